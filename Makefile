@@ -1,0 +1,45 @@
+# The commands of the README. Each installs or names what it lacks.
+#
+#   make demo     kills services on purpose and proves that nothing was lost
+#   make test     every test, on the stack that STACK names
+#   make check    formatting, lints, documentation, and the tests that need no stack
+#
+# STACK=auto|env|embedded|kafka|containers; auto takes the best that is there.
+
+STACK ?= auto
+export STACK
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+
+.PHONY: demo test check tools postgres kafka
+
+demo: tools postgres $(if $(filter kafka,$(STACK)),kafka)
+	cargo build --release
+	cargo run --release --quiet --package system-tests --bin demo
+
+# The services are built first: the scenarios run the real binaries.
+test: tools postgres $(if $(filter auto kafka,$(STACK)),kafka)
+	cargo build --release
+	cargo test --release --workspace
+
+check: tools
+	cargo fmt --all --check
+	cargo clippy --release --workspace --all-targets -- --deny warnings
+	RUSTDOCFLAGS="--deny warnings" cargo doc --release --workspace --no-deps
+	cargo test --release
+	cargo test --release --package system-tests --test simulation
+
+tools:
+	@.ci/install build
+
+postgres:
+ifneq ($(STACK),env)
+	@.ci/install postgres
+endif
+
+# With STACK=auto a machine that cannot fetch Kafka goes on with the mock cluster and says what it skips.
+kafka:
+ifeq ($(STACK),kafka)
+	@.ci/install kafka
+else ifeq ($(CLAIMFIRST__KAFKA__BROKERS),)
+	@.ci/install kafka || echo "going on without Apache Kafka"
+endif

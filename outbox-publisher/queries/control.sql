@@ -1,0 +1,38 @@
+-- One statement a tick: heartbeat and count, renew, give back, take.
+with beat as (
+    insert into outbox_instances as i (instance_id, heartbeat_at, host)
+    select $1, now(), $2 where not $3
+    on conflict (instance_id) do update set heartbeat_at = now()
+), gone as (
+    delete from outbox_instances where (instance_id = $1 and $3) or heartbeat_at < now() - interval '1 minute'
+), renewed as (
+    update outbox_leases l set locked_until = now() + $4 * interval '1 millisecond', low_id = v.low
+      from unnest($5::smallint[], $6::bigint[], $7::bigint[]) as v (bucket, epoch, low)
+     where l.bucket = v.bucket and l.epoch = v.epoch and l.lock_owner = $1
+    returning l.bucket
+), released as (
+    update outbox_leases l set lock_owner = null, locked_until = '-infinity', low_id = v.low
+      from unnest($8::smallint[], $9::bigint[], $10::bigint[]) as v (bucket, epoch, low)
+     where l.bucket = v.bucket and l.epoch = v.epoch and l.lock_owner = $1
+), free as materialized ( -- materialized: a planner that ran it twice would take more than was asked
+    select bucket from outbox_leases
+     where (locked_until < now() or lock_owner = $1) -- our own from before a loss: a new tenancy begins
+       and bucket <> all ($5) and bucket <> all ($8)
+     order by locked_until, bucket
+     limit $11
+       for update skip locked
+), acquired as (
+    update outbox_leases l
+       set lock_owner = $1, locked_until = now() + $4 * interval '1 millisecond', epoch = l.epoch + 1
+      from free where l.bucket = free.bucket
+    returning l.bucket, l.epoch, l.low_id
+), born as (
+    insert into outbox_server_life default values on conflict (one) do nothing returning life
+)
+select coalesce((select array_agg(bucket) from renewed), '{}'),
+       coalesce((select array_agg(bucket order by bucket) from acquired), '{}'),
+       coalesce((select array_agg(epoch order by bucket) from acquired), '{}'),
+       coalesce((select array_agg(low_id order by bucket) from acquired), '{}'),
+       (select count(*) from outbox_instances
+         where instance_id <> $1 and heartbeat_at > now() - $4 * interval '1 millisecond') + 1,
+       coalesce((select life from born), (select life from outbox_server_life))

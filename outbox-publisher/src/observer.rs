@@ -1,0 +1,139 @@
+//! What people see of the relay: metrics, readiness, log lines.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use shared::health::Health;
+use shared::postgres::{self, Session};
+use sqlx::postgres::PgConnectOptions;
+use tokio::task::JoinSet;
+
+use crate::config::Config;
+use crate::driver::Observer;
+use crate::metrics::Metrics;
+use crate::postgres::backlog;
+use crate::relay::Relay;
+
+/// The parts whose readiness is told.
+pub(crate) const PARTS: [&str; 3] = ["postgres", "kafka", "topics"];
+
+/// Gauges are set, and readiness told, at most so often.
+const INTERVAL: Duration = Duration::from_millis(200);
+/// The table is counted so often.
+const COUNT_INTERVAL: Duration = Duration::from_secs(5);
+/// A topic's trouble is told when it has lasted so long: a leader's move is over by then.
+const TROUBLE_TOLD: Duration = Duration::from_secs(2);
+
+/// Watches the relay.
+pub(crate) struct Watch {
+    metrics: Metrics,
+    health: Health,
+    next: Duration,
+    buckets: Arc<Mutex<Vec<i16>>>,
+    troubled: Vec<String>,
+    is_store_well: bool,
+}
+
+impl Watch {
+    /// A watch, with its counting of the table among `tasks`.
+    pub(crate) fn new(config: &Config, metrics: Metrics, health: Health, options: PgConnectOptions, tasks: &mut JoinSet<anyhow::Result<()>>) -> Self {
+        let buckets = Arc::new(Mutex::new(Vec::new()));
+        let session = Session::new(&config.database).indexed();
+        tasks.spawn(count(options, session, Arc::clone(&buckets), metrics.clone()));
+        health.ready("topics");
+        Self { metrics, health, next: Duration::ZERO, buckets, troubled: Vec::new(), is_store_well: false }
+    }
+
+    fn tell_topics(&mut self, relay: &Relay, now: Duration) {
+        let troubled: Vec<(String, String)> = relay
+            .troubled_topics()
+            .filter(|(_, paused)| now.saturating_sub(paused.since) >= TROUBLE_TOLD)
+            .map(|(topic, paused)| (topic.to_owned(), paused.reason.clone()))
+            .collect();
+        self.metrics.paused(&self.troubled, troubled.iter().map(|(topic, _)| topic.as_str()));
+        for (topic, reason) in troubled.iter().filter(|(topic, _)| !self.troubled.contains(topic)) {
+            tracing::warn!(topic = %topic, "nothing gets through to topic {topic}, its events wait: {reason}");
+        }
+        for topic in self.troubled.iter().filter(|known| !troubled.iter().any(|(topic, _)| topic == *known)) {
+            tracing::info!(topic = %topic, "topic {topic} takes records again");
+        }
+        if troubled.is_empty() {
+            self.health.ready("topics");
+        } else {
+            let reasons: Vec<String> = troubled.iter().map(|(topic, reason)| format!("{topic}: {reason}")).collect();
+            self.health.not_ready("topics", reasons.join("; "));
+        }
+        self.troubled = troubled.into_iter().map(|(topic, _)| topic).collect();
+    }
+}
+
+impl Observer for Watch {
+    fn turn(&mut self, relay: &mut Relay, now: Duration) {
+        if now < self.next {
+            return;
+        }
+        self.next = now + INTERVAL;
+        let tally = relay.take_tally();
+        if tally.lost > 0 {
+            tracing::warn!("{} buckets were taken by another instance", tally.lost);
+        }
+        if tally.swept > 0 {
+            tracing::error!("{} events were found only by the sweep below the read bound: this is a defect", tally.swept);
+        }
+        self.metrics.add(&tally);
+        self.metrics.buckets.set(relay.buckets_held() as i64);
+        self.metrics.instances.set(relay.instances() as i64);
+        self.metrics.keys_blocked.set(relay.keys_blocked() as i64);
+        self.metrics.in_flight.set(relay.in_flight() as i64);
+        self.metrics.oldest_writer_seconds.set(relay.oldest_writer(now).as_secs_f64());
+        *self.buckets.lock().expect("no holder panics") = relay.held_buckets();
+        self.tell_topics(relay, now);
+    }
+
+    fn store(&mut self, state: Result<(), &str>) {
+        match state {
+            Ok(()) if self.is_store_well => {}
+            Ok(()) => {
+                self.is_store_well = true;
+                self.health.ready("postgres");
+            }
+            Err(reason) => {
+                self.is_store_well = false;
+                self.metrics.store_lost.inc();
+                self.health.not_ready("postgres", reason);
+            }
+        }
+    }
+
+    fn broker(&mut self, state: Result<(), &str>) {
+        match state {
+            Ok(()) => self.health.ready("kafka"),
+            Err(reason) => self.health.not_ready("kafka", reason),
+        }
+    }
+}
+
+async fn count(options: PgConnectOptions, session: Session, buckets: Arc<Mutex<Vec<i16>>>, metrics: Metrics) -> anyhow::Result<()> {
+    let mut connection = None;
+    loop {
+        let held = buckets.lock().expect("no holder panics").clone();
+        let counted = async {
+            let mut open = match connection.take() {
+                Some(open) => open,
+                None => postgres::connect(&options, &session).await?,
+            };
+            let counted = backlog::count(&mut open, &held).await?;
+            Ok::<_, sqlx::Error>((open, counted))
+        };
+        match counted.await {
+            Ok((open, counted)) => {
+                connection = Some(open);
+                metrics.backlog.set(counted.events);
+                metrics.oldest_seconds.set(counted.oldest_age_seconds);
+                metrics.failed_rows.set(counted.failed);
+            }
+            Err(error) => tracing::debug!("backlog not counted: {error}"),
+        }
+        tokio::time::sleep(COUNT_INTERVAL).await;
+    }
+}

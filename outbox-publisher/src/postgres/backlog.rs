@@ -1,0 +1,31 @@
+//! How much waits and for how long, counted from the table: each instance its own buckets, so that the
+//! sum over instances is the truth.
+
+use sqlx::postgres::PgConnection;
+
+/// What waits in the buckets of one instance.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Backlog {
+    /// PENDING rows, counted up to [`COUNT_MAX`] a bucket.
+    pub events: i64,
+    /// Age of the oldest PENDING row in seconds; 0 when nothing waits.
+    pub oldest_age_seconds: f64,
+    /// FAILED rows whose leaf is kept.
+    pub failed: i64,
+}
+
+/// Rows of a bucket are counted up to this: a gauge must not cost more than what it measures.
+pub const COUNT_MAX: i64 = 20_000;
+
+/// Counts.
+///
+/// # Errors
+/// Those of the statement.
+pub async fn count(connection: &mut PgConnection, buckets: &[i16]) -> Result<Backlog, sqlx::Error> {
+    let (events, oldest_age_seconds, failed): (i64, f64, i64) = sqlx::query_as(include_str!("../../queries/backlog.sql"))
+        .bind(buckets)
+        .bind(COUNT_MAX)
+        .fetch_one(connection)
+        .await?;
+    Ok(Backlog { events, oldest_age_seconds, failed })
+}

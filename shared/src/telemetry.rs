@@ -1,0 +1,78 @@
+//! Logs to stderr, traces to an OTLP collector where one is named.
+
+pub mod attr;
+mod otlp;
+mod trace_context;
+
+use opentelemetry::trace::TracerProvider as _;
+use opentelemetry_otlp::ExporterBuildError;
+use opentelemetry_sdk::trace::SdkTracerProvider;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
+
+use crate::config::{LogFormat, TelemetrySettings};
+
+pub use trace_context::{TraceContext, current, format_traceparent, parse_traceparent, set_parent};
+
+/// Why telemetry cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// The filter of the logs cannot be read.
+    #[error("read the log filter")]
+    Filter(#[from] ParseError),
+    /// The exporter cannot be built.
+    #[error("build the OTLP exporter")]
+    Exporter(#[from] ExporterBuildError),
+    /// The process already has telemetry.
+    #[error("telemetry was started twice")]
+    Twice(#[from] TryInitError),
+}
+
+/// The telemetry of this process, to be flushed at its end.
+#[derive(Debug)]
+#[must_use = "spans that are not flushed at the end are lost"]
+pub struct Telemetry {
+    traces: Option<SdkTracerProvider>,
+}
+
+/// Starts logs and, where an endpoint is named, traces. Must be called inside a tokio runtime, once.
+pub fn start(
+    settings: &TelemetrySettings,
+    service_name: &'static str,
+) -> Result<Telemetry, TelemetryError> {
+    let filter = EnvFilter::try_new(&settings.log_filter)?;
+    let lines = fmt::layer().with_writer(std::io::stderr);
+    let logs: Box<dyn Layer<Registry> + Send + Sync> = match settings.log_format {
+        LogFormat::Json => lines.json().flatten_event(true).with_filter(filter).boxed(),
+        LogFormat::Pretty => lines.pretty().with_filter(filter).boxed(),
+    };
+    let traces = otlp::provider(settings, service_name)?;
+    // Spans do not follow the filter of the logs: whoever silences logs still wants traces.
+    let spans = traces.as_ref().map(|provider| {
+        let tracer = provider.tracer(service_name);
+        tracing_opentelemetry::layer()
+            .with_tracer(tracer)
+            .with_filter(LevelFilter::INFO)
+    });
+    tracing_subscriber::registry()
+        .with(logs)
+        .with(spans)
+        .try_init()?;
+    Ok(Telemetry { traces })
+}
+
+impl Telemetry {
+    /// Sends what is left. Bounded by the exporter's own time limit; trouble is only logged.
+    pub async fn flush(self) {
+        let Some(traces) = self.traces else { return };
+        // The provider blocks until its thread has sent the last batch through this runtime.
+        match tokio::task::spawn_blocking(move || traces.shutdown()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!("the last traces may be lost: {error}"),
+            Err(error) => tracing::warn!("the last traces may be lost: {error}"),
+        }
+    }
+}

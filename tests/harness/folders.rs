@@ -1,0 +1,105 @@
+//! Where logs stay and where data goes.
+//!
+//! Logs lie under `target/harness/<process id>` until ten later runs have pushed them out, so that a
+//! failure can be read. Data of the servers lies in the system's temporary folder and is removed when
+//! the process ends, however it ends.
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use anyhow::Context;
+
+/// Log folders of earlier runs that are kept.
+const RUNS_KEPT: usize = 10;
+
+/// The root of the workspace.
+pub fn workspace() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+/// The build folder that this binary lies in, which is where our services lie too.
+pub fn target() -> anyhow::Result<PathBuf> {
+    let exe = std::env::current_exe().context("find the running binary")?;
+    // target/release/demo, or target/release/deps/scenarios-0123456789abcdef
+    let mut folder = exe
+        .parent()
+        .context("the running binary lies in a folder")?;
+    if folder.ends_with("deps") {
+        folder = folder.parent().context("deps lies in a profile's folder")?;
+    }
+    Ok(folder
+        .parent()
+        .context("a profile's folder lies in the target folder")?
+        .to_owned())
+}
+
+/// This run's log folder.
+pub fn logs() -> anyhow::Result<PathBuf> {
+    static LOGS: OnceLock<PathBuf> = OnceLock::new();
+    if let Some(folder) = LOGS.get() {
+        return Ok(folder.clone());
+    }
+    let runs = target()?.join("harness");
+    let folder = runs.join(std::process::id().to_string());
+    fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
+    forget_old_runs(&runs, &folder);
+    Ok(LOGS.get_or_init(|| folder).clone())
+}
+
+/// A new, empty folder for a server's data that anybody may enter, since Postgres runs as another user.
+///
+/// It lies in `CLAIMFIRST_DATA` where that is set, for machines whose temporary folder is small.
+pub fn data(name: &str) -> anyhow::Result<PathBuf> {
+    let root = std::env::var_os("CLAIMFIRST_DATA").map_or_else(std::env::temp_dir, PathBuf::from);
+    let folder = tempfile::Builder::new()
+        .prefix(&format!("claimfirst-{name}-"))
+        .tempdir_in(&root)
+        .with_context(|| format!("make a data folder in {}", root.display()))?
+        .keep();
+    remove_at_our_end(&folder)?;
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o755))?;
+    Ok(folder)
+}
+
+/// Leaves a shell behind that waits for our end of its pipe to close, which our death does as well.
+fn remove_at_our_end(folder: &Path) -> anyhow::Result<()> {
+    let mut sweeper = Command::new("sh")
+        .arg("-c")
+        // Several tries, since a dying server may still write.
+        .arg(r#"cat >/dev/null; for try in 1 2 3 4 5; do rm -rf -- "$1" && exit; sleep 1; done"#)
+        .arg("sweeper")
+        .arg(folder)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .context("start the sweeper of the data folder")?;
+    // The pipe is open until the process ends; nobody writes to it.
+    std::mem::forget(sweeper.stdin.take());
+    Ok(())
+}
+
+fn forget_old_runs(runs: &Path, ours: &Path) {
+    let Ok(entries) = fs::read_dir(runs) else {
+        return;
+    };
+    let mut others: Vec<_> = entries
+        .flatten()
+        .filter(|entry| entry.path() != ours && !is_alive(&entry.file_name().to_string_lossy()))
+        .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
+        .collect();
+    others.sort();
+    for (_, folder) in others.iter().rev().skip(RUNS_KEPT) {
+        // Another run may be removing the same folder.
+        let _ = fs::remove_dir_all(folder);
+    }
+}
+
+fn is_alive(pid: &str) -> bool {
+    Path::new("/proc").join(pid).exists()
+}

@@ -1,0 +1,40 @@
+//! The stack that the demo and the system tests stand on, and the judge that they end with.
+//!
+//! A test asks [`Stack::shared`] for Kafka and Postgres, one of each per test binary, takes a database
+//! and topics of its own from it, starts the real services with [`Service`], breaks something, and ends
+//! with [`Audit::run`]. What a chosen stack cannot show is reported as skipped ([`Stack::lacks`]).
+//!
+//! | module | has |
+//! |---|---|
+//! | [`stack`] | which Kafka and Postgres, and why |
+//! | [`postgres`], [`kafka`], [`mock`] | the servers, started, killed, frozen and restarted |
+//! | [`process`] | our two services as real processes |
+//! | [`proxy`] | a network that delays, cuts, swallows answers and holds frames back |
+//! | [`topics`], [`input`] | records written and read back; a realistic stream of them |
+//! | [`wait`] | waiting for a condition on a value, with a deadline |
+//! | [`invariants`], [`report`] | what must hold at the end; the facts for people and machines |
+//!
+//! Everything started here ends with the process that started it, also when that is killed.
+
+pub mod children;
+pub mod folders;
+pub mod input;
+pub mod invariants;
+pub mod kafka;
+pub mod mock;
+pub mod ports;
+pub mod postgres;
+pub mod process;
+pub mod proxy;
+pub mod report;
+pub mod stack;
+pub mod topics;
+pub mod wait;
+
+pub use invariants::{Audit, Triage, Verdict};
+pub use process::{Running, Service};
+pub use stack::{Ability, Database, Stack, StackKind};
+pub use topics::{Read, Record};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,463 @@
+//! Records written, read back, and the offsets of a group.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use rdkafka::ClientConfig;
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication,
+};
+use rdkafka::client::{ClientContext, DefaultClientContext};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use crate::wait::{self, Seen};
+
+/// How long one request may take, a broker's restart included.
+const REQUEST_WITHIN: Duration = Duration::from_secs(30);
+/// How long writing or reading a topic may stand still.
+const PROGRESS_WITHIN: Duration = Duration::from_secs(60);
+
+/// A record to be written.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Record {
+    /// Null where `None`.
+    pub key: Option<Vec<u8>>,
+    /// A tombstone where `None`.
+    pub value: Option<Vec<u8>>,
+    /// Names and values, in order.
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
+    /// Milliseconds since 1970; the client's clock where `None`.
+    pub timestamp: Option<i64>,
+    /// Where `None`, by the key as Java's producer does it.
+    pub partition: Option<i32>,
+}
+
+impl Record {
+    /// A record with a key and a value.
+    pub fn new(key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) -> Self {
+        Self {
+            key: Some(key.into()),
+            value: Some(value.into()),
+            ..Self::default()
+        }
+    }
+}
+
+/// A record that was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Read {
+    /// Its partition.
+    pub partition: i32,
+    /// Its offset.
+    pub offset: i64,
+    /// Its key; `None` is null.
+    pub key: Option<Vec<u8>>,
+    /// Its value; `None` is a tombstone.
+    pub value: Option<Vec<u8>>,
+    /// Its headers, in order.
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
+    /// Its timestamp in milliseconds since 1970.
+    pub timestamp: Option<i64>,
+}
+
+impl Read {
+    /// The first header of this name, as text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let (_, value) = self.headers.iter().find(|(other, _)| other == name)?;
+        std::str::from_utf8(value.as_deref()?).ok()
+    }
+}
+
+/// How far a partition reaches: the first offset that is kept and the one that comes next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reach {
+    /// Its partition.
+    pub partition: i32,
+    /// The lowest offset still kept.
+    pub low: i64,
+    /// One above the highest.
+    pub high: i64,
+}
+
+/// Where a group stands in a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Committed {
+    /// Its partition.
+    pub partition: i32,
+    /// The committed offset, if there is one.
+    pub offset: Option<i64>,
+    /// One above the highest offset of the partition.
+    pub high: i64,
+}
+
+impl Committed {
+    /// Whether nothing is left to read; an empty partition needs no commit.
+    pub fn is_at_end(&self) -> bool {
+        self.offset.unwrap_or(0) >= self.high
+    }
+}
+
+/// Makes a topic and waits until each partition has a leader.
+pub async fn create(
+    brokers: &str,
+    name: &str,
+    partitions: i32,
+    replicas: i32,
+    settings: &[(&str, &str)],
+) -> anyhow::Result<()> {
+    let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(replicas));
+    for (key, value) in settings {
+        topic = topic.set(key, value);
+    }
+    let answers = admin(brokers)?.create_topics([&topic], &patient()).await?;
+    refused(answers).with_context(|| format!("make topic {name}"))?;
+    let expected = usize::try_from(partitions)?;
+    wait::until(
+        &format!("topic {name} to have leaders"),
+        REQUEST_WITHIN,
+        || async {
+            let (brokers, name) = (brokers.to_owned(), name.to_owned());
+            let leaders = blocking(move || {
+                let metadata = reader(&brokers)?.fetch_metadata(Some(&name), REQUEST_WITHIN)?;
+                let topic = metadata
+                    .topics()
+                    .first()
+                    .context("metadata names the topic")?;
+                Ok(topic
+                    .partitions()
+                    .iter()
+                    .filter(|partition| partition.leader() >= 0)
+                    .count())
+            });
+            Ok(Seen::when(leaders.await?, |leaders| *leaders == expected))
+        },
+    )
+    .await?;
+    Ok(())
+}
+
+/// Deletes a topic.
+pub async fn delete(brokers: &str, name: &str) -> anyhow::Result<()> {
+    refused(admin(brokers)?.delete_topics(&[name], &patient()).await?)
+        .with_context(|| format!("delete topic {name}"))
+}
+
+/// Sets settings of a topic **and resets all others to their defaults**: so only for topics of our own.
+pub async fn alter(brokers: &str, name: &str, settings: &[(&str, &str)]) -> anyhow::Result<()> {
+    let mut change = AlterConfig::new(ResourceSpecifier::Topic(name));
+    for (key, value) in settings {
+        change = change.set(key, value);
+    }
+    for answer in admin(brokers)?.alter_configs([&change], &patient()).await? {
+        if let Err((_, code)) = answer {
+            bail!("topic {name} keeps its settings: {code}");
+        }
+    }
+    Ok(())
+}
+
+/// Writes records with an idempotent producer, in order per partition, and returns where each one lies.
+pub async fn produce(
+    brokers: &str,
+    topic: &str,
+    records: Vec<Record>,
+) -> anyhow::Result<Vec<(i32, i64)>> {
+    let (brokers, topic) = (brokers.to_owned(), topic.to_owned());
+    blocking(move || Writer::new(&brokers)?.write(&topic, &records)).await
+}
+
+/// Reads a whole topic, from the beginning to the end that it had when the reading began, by partition
+/// and offset.
+pub async fn read_all(brokers: &str, topic: &str) -> anyhow::Result<Vec<Read>> {
+    let (brokers, topic) = (brokers.to_owned(), topic.to_owned());
+    blocking(move || {
+        let reaches = reaches_of(&reader(&brokers)?, &topic)?;
+        read_between(&brokers, &topic, &reaches)
+    })
+    .await
+}
+
+/// How far each partition reaches.
+pub async fn reaches(brokers: &str, topic: &str) -> anyhow::Result<Vec<Reach>> {
+    let (brokers, topic) = (brokers.to_owned(), topic.to_owned());
+    blocking(move || reaches_of(&reader(&brokers)?, &topic)).await
+}
+
+/// Where a group stands in each partition of a topic.
+pub async fn committed(brokers: &str, group: &str, topic: &str) -> anyhow::Result<Vec<Committed>> {
+    let (brokers, group, topic) = (brokers.to_owned(), group.to_owned(), topic.to_owned());
+    blocking(move || {
+        let client: BaseConsumer = reader_config(&brokers).set("group.id", &group).create()?;
+        let reaches = reaches_of(&client, &topic)?;
+        let mut asked = TopicPartitionList::new();
+        for reach in &reaches {
+            asked.add_partition(&topic, reach.partition);
+        }
+        let answered = client.committed_offsets(asked, REQUEST_WITHIN)?;
+        reaches
+            .iter()
+            .map(|reach| {
+                let element = answered
+                    .find_partition(&topic, reach.partition)
+                    .with_context(|| format!("the answer names partition {}", reach.partition))?;
+                let offset = match element.offset() {
+                    Offset::Offset(offset) => Some(offset),
+                    _ => None,
+                };
+                Ok(Committed {
+                    partition: reach.partition,
+                    offset,
+                    high: reach.high,
+                })
+            })
+            .collect()
+    })
+    .await
+}
+
+/// A producer that remembers what was acknowledged.
+struct Writer {
+    producer: ThreadedProducer<Reports>,
+}
+
+/// Where a record lies, or why it does not.
+type Place = Result<(i32, i64), KafkaError>;
+
+/// The place of each record, by its number. A record without an answer stays `None`.
+#[derive(Default, Clone)]
+struct Reports {
+    places: Arc<Mutex<Vec<Option<Place>>>>,
+}
+
+impl ClientContext for Reports {}
+
+impl ProducerContext for Reports {
+    type DeliveryOpaque = Box<usize>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, number: Self::DeliveryOpaque) {
+        let place = match result {
+            Ok(record) => Ok((record.partition(), record.offset())),
+            Err((error, _)) => Err(error.clone()),
+        };
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)[*number] = Some(place);
+    }
+}
+
+impl Writer {
+    fn new(brokers: &str) -> anyhow::Result<Self> {
+        let producer = ClientConfig::new()
+            .set("bootstrap.servers", brokers)
+            .set("enable.idempotence", "true")
+            .set("partitioner", "murmur2_random")
+            .set("linger.ms", "2")
+            .create_with_context(Reports::default())
+            .context("make a producer")?;
+        Ok(Self { producer })
+    }
+
+    fn write(self, topic: &str, records: &[Record]) -> anyhow::Result<Vec<(i32, i64)>> {
+        let reports = self.producer.context().clone();
+        reports
+            .places
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .resize_with(records.len(), || None);
+        for (number, record) in records.iter().enumerate() {
+            self.send(topic, number, record)?;
+        }
+        self.producer
+            .flush(PROGRESS_WITHIN)
+            .with_context(|| format!("write to {topic}"))?;
+        let mut places = reports
+            .places
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *places)
+            .into_iter()
+            .enumerate()
+            .map(|(number, place)| {
+                let place = place.with_context(|| format!("record {number} was not answered"))?;
+                place.with_context(|| format!("record {number} was refused by {topic}"))
+            })
+            .collect()
+    }
+
+    fn send(&self, topic: &str, number: usize, record: &Record) -> anyhow::Result<()> {
+        let mut next = BaseRecord::with_opaque_to(topic, Box::new(number));
+        next.key = record.key.as_deref();
+        next.payload = record.value.as_deref();
+        next.partition = record.partition;
+        next.timestamp = record.timestamp;
+        next.headers = to_headers(&record.headers);
+        let began = Instant::now();
+        loop {
+            match self.producer.send(next) {
+                Ok(()) => return Ok(()),
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
+                    ensure!(
+                        began.elapsed() < PROGRESS_WITHIN,
+                        "the producer's queue to {topic} stays full"
+                    );
+                    next = back;
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                Err((error, _)) => {
+                    return Err(error).with_context(|| format!("send record {number} to {topic}"));
+                }
+            }
+        }
+    }
+}
+
+fn to_headers(headers: &[(String, Option<Vec<u8>>)]) -> Option<OwnedHeaders> {
+    if headers.is_empty() {
+        return None;
+    }
+    let insert = |all: OwnedHeaders, (key, value): &(String, Option<Vec<u8>>)| {
+        all.insert(Header {
+            key,
+            value: value.as_ref(),
+        })
+    };
+    Some(
+        headers
+            .iter()
+            .fold(OwnedHeaders::new_with_capacity(headers.len()), insert),
+    )
+}
+
+fn read_between(brokers: &str, topic: &str, reaches: &[Reach]) -> anyhow::Result<Vec<Read>> {
+    let mut wanted = TopicPartitionList::new();
+    let mut open = std::collections::HashMap::new();
+    for reach in reaches.iter().filter(|reach| reach.low < reach.high) {
+        wanted.add_partition_offset(topic, reach.partition, Offset::Offset(reach.low))?;
+        open.insert(reach.partition, reach.high);
+    }
+    let mut reads = Vec::new();
+    if open.is_empty() {
+        return Ok(reads);
+    }
+    let consumer = reader(brokers)?;
+    consumer.assign(&wanted)?;
+    let mut progress_at = Instant::now();
+    while !open.is_empty() {
+        let standing = progress_at.elapsed();
+        ensure!(
+            standing < PROGRESS_WITHIN,
+            "reading {topic} stands still; partitions and their ends: {open:?}"
+        );
+        match consumer.poll(Duration::from_millis(100)) {
+            Some(Ok(record)) => {
+                progress_at = Instant::now();
+                let high = open.get(&record.partition()).copied();
+                if high.is_some_and(|high| record.offset() < high) {
+                    reads.push(to_read(&record));
+                }
+                if high.is_some_and(|high| record.offset() + 1 >= high) {
+                    open.remove(&record.partition());
+                }
+            }
+            // The last offsets of a partition may hold transaction markers, which are no records.
+            Some(Err(KafkaError::PartitionEOF(partition))) => drop(open.remove(&partition)),
+            // A broker that restarts is away for a while; the deadline above bounds it.
+            Some(Err(_)) | None => {}
+        }
+    }
+    reads.sort_by_key(|read: &Read| (read.partition, read.offset));
+    Ok(reads)
+}
+
+fn to_read(record: &rdkafka::message::BorrowedMessage<'_>) -> Read {
+    let headers = record.headers().map(|headers| {
+        headers
+            .iter()
+            .map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec)))
+            .collect()
+    });
+    Read {
+        partition: record.partition(),
+        offset: record.offset(),
+        key: record.key().map(<[u8]>::to_vec),
+        value: record.payload().map(<[u8]>::to_vec),
+        headers: headers.unwrap_or_default(),
+        timestamp: record.timestamp().to_millis(),
+    }
+}
+
+fn reaches_of(client: &BaseConsumer, topic: &str) -> anyhow::Result<Vec<Reach>> {
+    let metadata = client.fetch_metadata(Some(topic), REQUEST_WITHIN)?;
+    let described = metadata
+        .topics()
+        .first()
+        .context("metadata names the topic")?;
+    if let Some(error) = described.error() {
+        bail!("topic {topic}: {}", RDKafkaErrorCode::from(error));
+    }
+    let mut reaches = described
+        .partitions()
+        .iter()
+        .map(|partition| {
+            let (low, high) = client.fetch_watermarks(topic, partition.id(), REQUEST_WITHIN)?;
+            Ok(Reach {
+                partition: partition.id(),
+                low,
+                high,
+            })
+        })
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    reaches.sort_by_key(|reach| reach.partition);
+    Ok(reaches)
+}
+
+fn reader(brokers: &str) -> anyhow::Result<BaseConsumer> {
+    reader_config(brokers).create().context("make a consumer")
+}
+
+fn reader_config(brokers: &str) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", brokers)
+        .set("group.id", "harness-reads-without-a-group")
+        .set("enable.auto.commit", "false")
+        .set("enable.partition.eof", "true")
+        .set("auto.offset.reset", "earliest")
+        .set("isolation.level", "read_committed")
+        .set("log_level", "0"); // a broker that the test has stopped is no news
+    config
+}
+
+fn admin(brokers: &str) -> anyhow::Result<AdminClient<DefaultClientContext>> {
+    ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .create()
+        .context("make an admin client")
+}
+
+fn patient() -> AdminOptions {
+    AdminOptions::new()
+        .request_timeout(Some(REQUEST_WITHIN))
+        .operation_timeout(Some(REQUEST_WITHIN))
+}
+
+fn refused(answers: Vec<Result<String, (String, RDKafkaErrorCode)>>) -> anyhow::Result<()> {
+    for answer in answers {
+        if let Err((topic, code)) = answer {
+            bail!("{topic}: {code}");
+        }
+    }
+    Ok(())
+}
+
+/// librdkafka's calls block, and so do its clients when they are dropped.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+) -> anyhow::Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .context("a call to Kafka panicked")?
+}
