@@ -7,15 +7,17 @@ use anyhow::Context;
 use shared::doorbell;
 use shared::health::Health;
 use shared::postgres::{self, SchemaError, Session};
+use sqlx::Executor;
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::config::Config;
 use crate::domain::rules::Rules;
-use crate::driver::Driver;
+use crate::driver::{Bounds, Driver};
 use crate::kafka::KafkaBroker;
 use crate::maintenance;
 use crate::metrics::Metrics;
@@ -32,7 +34,9 @@ const NAME: &str = "outbox-publisher";
 pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
     let metrics = Metrics::new().context("register the metrics")?;
     let health = Health::new(&PARTS);
-    let server = shared::health::serve(&config.http, health.clone(), metrics.registry.clone()).await.context("bind http.listen")?;
+    let server = shared::health::serve(&config.http, health.clone(), metrics.registry.clone())
+        .await
+        .context("bind http.listen")?;
     let serving = CancellationToken::new();
     let mut tasks = JoinSet::new();
     tasks.spawn({
@@ -60,8 +64,12 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     tasks.spawn(maintenance::run(options, session, config.retention.clone(), metrics));
 
     let relay = Relay::new(config.relay(), Rules::default(), instance.as_u64_pair().1);
-    let drain_wait = Duration::from_millis(config.relay.drain_ms);
-    let driver = Driver::new(relay, store, broker, watch, facts, doorbell, drain_wait);
+    let ms = Duration::from_millis;
+    let bounds = Bounds {
+        statement: ms(config.relay.statement_ms),
+        drain: ms(config.relay.drain_ms),
+    };
+    let driver = Driver::new(relay, store, broker, watch, facts, doorbell, bounds);
     let mut driving = tokio::spawn(driver.run(shutdown));
     let outcome = tokio::select! {
         outcome = &mut driving => outcome.context("the relay panicked")?.context("drain"),
@@ -95,14 +103,27 @@ async fn prepare_schema(config: &Config, health: &Health) -> Result<(), SchemaEr
 /// Hears the doorbell. While it cannot, polling finds what is new.
 async fn listen(options: PgConnectOptions, doorbell: Arc<Notify>) -> anyhow::Result<()> {
     const PAUSE: Duration = Duration::from_secs(1);
-    let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(Duration::from_secs(5)).connect_lazy_with(options);
+    /// A silent connection is tried so often: one that died without a word rings no more.
+    const SILENCE: Duration = Duration::from_secs(20);
+    let pool = PgPoolOptions::new()
+        .max_connections(1)
+        .acquire_timeout(Duration::from_secs(5))
+        .connect_lazy_with(options);
     loop {
         let heard = async {
             let mut listener = PgListener::connect_with(&pool).await?;
             listener.listen(doorbell::CHANNEL).await?;
             doorbell.notify_one(); // something may have rung before
             loop {
-                listener.try_recv().await?;
+                match timeout(SILENCE, listener.try_recv()).await {
+                    Ok(rung) => drop(rung?),
+                    Err(_) => match timeout(SILENCE, listener.execute("select")).await {
+                        Ok(answered) => {
+                            answered?;
+                        }
+                        Err(_) => return Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())),
+                    },
+                }
                 doorbell.notify_one();
             }
         };

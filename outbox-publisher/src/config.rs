@@ -46,7 +46,10 @@ pub struct LeaseSettings {
 
 impl Default for LeaseSettings {
     fn default() -> Self {
-        Self { duration_ms: 10_000, renew_ms: 1_000 }
+        Self {
+            duration_ms: 10_000,
+            renew_ms: 1_000,
+        }
     }
 }
 
@@ -72,6 +75,8 @@ pub struct RelaySettings {
     pub look_ms: u64,
     /// How often below the bound is looked, in seconds, as a net that must catch nothing.
     pub sweep_seconds: u64,
+    /// How long a statement may take, in milliseconds, before its connection counts as lost.
+    pub statement_ms: u64,
     /// How long a shutdown may drain, in milliseconds.
     pub drain_ms: u64,
 }
@@ -88,6 +93,7 @@ impl Default for RelaySettings {
             settle_delay_ms: 10,
             look_ms: 1_000,
             sweep_seconds: 60,
+            statement_ms: 30_000,
             drain_ms: 15_000,
         }
     }
@@ -157,7 +163,12 @@ pub struct RetentionSettings {
 
 impl Default for RetentionSettings {
     fn default() -> Self {
-        Self { published_hours: 72, leaf_rows: 5_000_000, leaves_ahead: 6, interval_seconds: 30 }
+        Self {
+            published_hours: 72,
+            leaf_rows: 5_000_000,
+            leaves_ahead: 6,
+            interval_seconds: 30,
+        }
     }
 }
 
@@ -178,6 +189,7 @@ impl Settings for Config {
             ("relay.poll_max_ms", self.relay.poll_max_ms),
             ("relay.look_ms", self.relay.look_ms),
             ("relay.sweep_seconds", self.relay.sweep_seconds),
+            ("relay.statement_ms", self.relay.statement_ms),
             ("retry.attempts_max", u64::from(self.retry.attempts_max)),
             ("retry.pause_initial_ms", self.retry.pause_initial_ms),
             ("retry.topic_pause_initial_ms", self.retry.topic_pause_initial_ms),
@@ -193,17 +205,27 @@ impl Settings for Config {
         if self.lease.duration_ms < 3 * self.lease.renew_ms {
             problems.add(
                 "lease.duration_ms",
-                format!("must outlast three renewals: at least {} with lease.renew_ms = {}", 3 * self.lease.renew_ms, self.lease.renew_ms),
+                format!(
+                    "must outlast three renewals: at least {} with lease.renew_ms = {}",
+                    3 * self.lease.renew_ms,
+                    self.lease.renew_ms
+                ),
             );
         }
         if self.relay.bucket_rows_max < self.relay.read_rows_max {
-            problems.add("relay.bucket_rows_max", "must hold at least one read: no less than relay.read_rows_max");
+            problems.add(
+                "relay.bucket_rows_max",
+                "must hold at least one read: no less than relay.read_rows_max",
+            );
         }
         if self.retry.pause_max_ms < self.retry.pause_initial_ms {
             problems.add("retry.pause_max_ms", "must be no less than retry.pause_initial_ms");
         }
         if self.retry.topic_pause_max_ms < self.retry.topic_pause_initial_ms {
-            problems.add("retry.topic_pause_max_ms", "must be no less than retry.topic_pause_initial_ms");
+            problems.add(
+                "retry.topic_pause_max_ms",
+                "must be no less than retry.topic_pause_initial_ms",
+            );
         }
     }
 }
@@ -277,10 +299,15 @@ mod tests {
 
     fn load(env: &[(&str, &str)]) -> Result<Config, String> {
         let vars = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
-        load_from::<Config>(None, vars).map(|loaded| loaded.settings).map_err(|errors| errors.to_string())
+        load_from::<Config>(None, vars)
+            .map(|loaded| loaded.settings)
+            .map_err(|errors| errors.to_string())
     }
 
-    const NEEDED: [(&str, &str); 2] = [("OUTBOX__KAFKA__BROKERS", "h:1"), ("OUTBOX__DATABASE__URL", "postgres://u:p@h/d")];
+    const NEEDED: [(&str, &str); 2] = [
+        ("OUTBOX__KAFKA__BROKERS", "h:1"),
+        ("OUTBOX__DATABASE__URL", "postgres://u:p@h/d"),
+    ];
 
     #[test]
     fn defaults_with_the_two_addresses_are_enough() {
@@ -289,7 +316,11 @@ mod tests {
 
     #[test]
     fn rules_between_settings_are_checked_all_at_once() {
-        let bad = [("OUTBOX__LEASE__DURATION_MS", "2000"), ("OUTBOX__RELAY__BUCKET_ROWS_MAX", "1"), ("OUTBOX__RETRY__ATTEMPTS_MAX", "0")];
+        let bad = [
+            ("OUTBOX__LEASE__DURATION_MS", "2000"),
+            ("OUTBOX__RELAY__BUCKET_ROWS_MAX", "1"),
+            ("OUTBOX__RETRY__ATTEMPTS_MAX", "0"),
+        ];
         let text = load(&[&NEEDED[..], &bad[..]].concat()).unwrap_err();
         for key in ["lease.duration_ms", "relay.bucket_rows_max", "retry.attempts_max"] {
             assert!(text.contains(key), "{key} is not named in: {text}");
@@ -300,7 +331,10 @@ mod tests {
     fn halting_is_set_for_all_topics_or_for_some() {
         assert_eq!(load(&NEEDED).unwrap().relay().halt_topics, Halt::Nowhere);
         let some = [&NEEDED[..], &[("OUTBOX__RETRY__HALT_TOPICS", "[a, b]")]].concat();
-        assert_eq!(load(&some).unwrap().relay().halt_topics, Halt::On(vec!["a".into(), "b".into()]));
+        assert_eq!(
+            load(&some).unwrap().relay().halt_topics,
+            Halt::On(vec!["a".into(), "b".into()])
+        );
         let all = [&NEEDED[..], &[("OUTBOX__RETRY__AFTER_FAILED", "halt")]].concat();
         assert_eq!(load(&all).unwrap().relay().halt_topics, Halt::Everywhere);
     }

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::domain::marks::Xid;
 use crate::domain::topic::Lane;
 use crate::ports::{
-    Broker, BrokerFact, ChangeAnswer, ControlAnswer, LookAnswer, Outgoing, OutboxStore, ReadAnswer, StoreError,
+    Broker, BrokerFact, ChangeAnswer, ControlAnswer, LookAnswer, OutboxStore, Outgoing, ReadAnswer, StoreError,
 };
 use crate::relay::{Command, Op, Relay};
 
@@ -66,10 +66,30 @@ pub struct Driver<S, B, O> {
     observer: O,
     facts: UnboundedReceiver<BrokerFact>,
     doorbell: Arc<Notify>,
-    drain_wait: Duration,
+    bounds: Bounds,
     began: Instant,
-    answers: UnboundedSender<(Op, Kind, Result<Answer, StoreError>)>,
-    answered: UnboundedReceiver<(Op, Kind, Result<Answer, StoreError>)>,
+    /// How often the store was lost: what was asked before the last time is awaited by nobody.
+    losses: u64,
+    answers: UnboundedSender<Answered>,
+    answered: UnboundedReceiver<Answered>,
+}
+
+/// How long the driver waits.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// For one statement, connecting included. A server that swallows everything counts as lost after it.
+    pub statement: Duration,
+    /// For what is in flight when the shutdown begins.
+    pub drain: Duration,
+}
+
+/// What came of a statement.
+struct Answered {
+    op: Op,
+    kind: Kind,
+    /// The store's losses when it was asked.
+    losses: u64,
+    answer: Result<Answer, StoreError>,
 }
 
 /// Which kind of statement an answer is to: a refusal goes back to whoever asked.
@@ -90,11 +110,23 @@ impl<S: OutboxStore, B: Broker, O: Observer> Driver<S, B, O> {
         observer: O,
         facts: UnboundedReceiver<BrokerFact>,
         doorbell: Arc<Notify>,
-        drain_wait: Duration,
+        bounds: Bounds,
     ) -> Self {
         let (answers, answered) = unbounded_channel();
         let began = Instant::now();
-        Self { relay, store, broker, observer, facts, doorbell, drain_wait, began, answers, answered }
+        Self {
+            relay,
+            store,
+            broker,
+            observer,
+            facts,
+            doorbell,
+            bounds,
+            began,
+            losses: 0,
+            answers,
+            answered,
+        }
     }
 
     /// Claims, publishes and settles until `shutdown`, then drains and gives back its leases.
@@ -124,11 +156,11 @@ impl<S: OutboxStore, B: Broker, O: Observer> Driver<S, B, O> {
                 biased;
                 () = shutdown.cancelled(), if deadline.is_none() => {
                     tracing::info!("draining: {} buckets held, {} rows in flight", self.relay.buckets_held(), self.relay.in_flight());
-                    deadline = Some(Instant::now() + self.drain_wait);
+                    deadline = Some(Instant::now() + self.bounds.drain);
                     self.relay.drain(self.began.elapsed());
                 }
                 () = sleep_until(deadline.unwrap_or(next)), if deadline.is_some_and(|deadline| deadline <= Instant::now()) => break,
-                Some((op, kind, answer)) = self.answered.recv() => self.answer(op, kind, answer),
+                Some(answered) = self.answered.recv() => self.answer(answered),
                 _ = self.facts.recv_many(&mut reports, FACTS_PER_TURN) => self.take_in(&mut reports),
                 () = self.doorbell.notified() => self.relay.wake(self.began.elapsed()),
                 () = sleep_until(deadline.map_or(next, |deadline| deadline.min(next))) => {}
@@ -139,7 +171,9 @@ impl<S: OutboxStore, B: Broker, O: Observer> Driver<S, B, O> {
             Ok(Ok(())) if held == 0 => Ok(()),
             Ok(Ok(())) => Err(DriverError::NotDrained { held }),
             Ok(Err(error)) => Err(DriverError::NotLeft(error)),
-            Err(_) => Err(DriverError::NotLeft(StoreError::Lost(anyhow::anyhow!("no answer within {LEAVE_WAIT:?}")))),
+            Err(_) => Err(DriverError::NotLeft(StoreError::Lost(anyhow::anyhow!(
+                "no answer within {LEAVE_WAIT:?}"
+            )))),
         }
     }
 
@@ -148,34 +182,61 @@ impl<S: OutboxStore, B: Broker, O: Observer> Driver<S, B, O> {
         let mut rebuilds = Vec::new();
         for command in commands {
             match command {
-                Command::Send { lane, generation, token, partition, epoch, event } => {
+                Command::Send {
+                    lane,
+                    generation,
+                    token,
+                    partition,
+                    epoch,
+                    event,
+                } => {
                     let (of, rows) = &mut sends[lane as usize];
                     *of = generation;
-                    rows.push(Outgoing { token, partition, epoch, event });
+                    rows.push(Outgoing {
+                        token,
+                        partition,
+                        epoch,
+                        event,
+                    });
                 }
                 Command::Rebuild(lane, generation) => rebuilds.push((lane, generation)),
                 Command::AskTopic(number, name) => self.broker.ask_topic(number, name),
                 Command::Read(op, request) => {
-                    self.spawn(op, Kind::Other, move |store| async move { store.read(request).await.map(Answer::Read) });
+                    self.spawn(op, Kind::Other, move |store| async move {
+                        store.read(request).await.map(Answer::Read)
+                    });
                 }
                 Command::Look(op, request) => {
-                    self.spawn(op, Kind::Other, move |store| async move { store.look(request).await.map(Answer::Look) });
+                    self.spawn(op, Kind::Other, move |store| async move {
+                        store.look(request).await.map(Answer::Look)
+                    });
                 }
                 Command::Mark(op) => {
-                    self.spawn(op, Kind::Other, move |store| async move { store.mark().await.map(Answer::Mark) });
+                    self.spawn(op, Kind::Other, move |store| async move {
+                        store.mark().await.map(Answer::Mark)
+                    });
                 }
                 Command::Settle(op, rows) => {
-                    self.spawn(op, Kind::Settle, move |store| async move { store.settle(rows).await.map(Answer::Settled) });
+                    self.spawn(op, Kind::Settle, move |store| async move {
+                        store.settle(rows).await.map(Answer::Settled)
+                    });
                 }
                 Command::Change(op, request) => {
-                    self.spawn(op, Kind::Change, move |store| async move { store.change(request).await.map(Answer::Changed) });
+                    self.spawn(op, Kind::Change, move |store| async move {
+                        store.change(request).await.map(Answer::Changed)
+                    });
                 }
                 Command::Control(op, request) => {
-                    self.spawn(op, Kind::Other, move |store| async move { store.control(request).await.map(Answer::Control) });
+                    self.spawn(op, Kind::Other, move |store| async move {
+                        store.control(request).await.map(Answer::Control)
+                    });
                 }
                 Command::Locks(op, xids) => {
                     self.spawn(op, Kind::Other, move |store| async move {
-                        store.locks(xids).await.map(|(sample, without)| Answer::Locks(sample, without))
+                        store
+                            .locks(xids)
+                            .await
+                            .map(|(sample, without)| Answer::Locks(sample, without))
                     });
                 }
             }
@@ -196,12 +257,29 @@ impl<S: OutboxStore, B: Broker, O: Observer> Driver<S, B, O> {
         Fut: Future<Output = Result<Answer, StoreError>> + Send + 'static,
     {
         let (answers, answer) = (self.answers.clone(), statement(Arc::clone(&self.store)));
+        let (bound, losses) = (self.bounds.statement, self.losses);
         tokio::spawn(async move {
-            let _ = answers.send((op, kind, answer.await));
+            let answer = timeout(bound, answer).await;
+            let answer =
+                answer.unwrap_or_else(|_| Err(StoreError::Lost(anyhow::anyhow!("no answer within {bound:?}"))));
+            let _ = answers.send(Answered {
+                op,
+                kind,
+                losses,
+                answer,
+            });
         });
     }
 
-    fn answer(&mut self, op: Op, kind: Kind, answer: Result<Answer, StoreError>) {
+    fn answer(
+        &mut self,
+        Answered {
+            op,
+            kind,
+            losses,
+            answer,
+        }: Answered,
+    ) {
         let now = self.began.elapsed();
         let relay = &mut self.relay;
         match answer {
@@ -217,7 +295,11 @@ impl<S: OutboxStore, B: Broker, O: Observer> Driver<S, B, O> {
                     Answer::Locks(sample, without) => relay.locks_done(op, sample, &without),
                 }
             }
+            // All connections go at once: the first that tells has ended every tenancy, and those taken since
+            // learn from statements of their own whether they last.
+            Err(StoreError::Lost(_)) if losses < self.losses => {}
             Err(StoreError::Lost(error)) => {
+                self.losses += 1;
                 let reason = format!("{error:#}");
                 tracing::warn!("connection to Postgres lost, every bucket begins anew: {reason}");
                 self.observer.store(Err(&reason));
@@ -241,7 +323,11 @@ impl<S: OutboxStore, B: Broker, O: Observer> Driver<S, B, O> {
         let mut commands = Vec::new();
         for fact in facts.drain(..) {
             match fact {
-                BrokerFact::Reports { lane, generation, reports } => {
+                BrokerFact::Reports {
+                    lane,
+                    generation,
+                    reports,
+                } => {
                     for (token, result) in reports {
                         if result.is_ok() {
                             self.observer.broker(Ok(()));
@@ -249,7 +335,11 @@ impl<S: OutboxStore, B: Broker, O: Observer> Driver<S, B, O> {
                         self.relay.reported(lane, generation, token, result, now, &mut commands);
                     }
                 }
-                BrokerFact::Failed { lane, generation, reason } => {
+                BrokerFact::Failed {
+                    lane,
+                    generation,
+                    reason,
+                } => {
                     self.relay.producer_failed(lane, generation, &reason, &mut commands);
                 }
                 BrokerFact::Rebuilt { lane, generation } => self.relay.producer_rebuilt(lane, generation),
@@ -259,6 +349,7 @@ impl<S: OutboxStore, B: Broker, O: Observer> Driver<S, B, O> {
                     }
                     self.relay.topic_known(number, facts, now);
                 }
+                BrokerFact::Reached => self.observer.broker(Ok(())),
                 BrokerFact::Unreachable(reason) => self.observer.broker(Err(&reason)),
             }
         }

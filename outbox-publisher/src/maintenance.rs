@@ -11,22 +11,41 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use crate::config::RetentionSettings;
 use crate::metrics::Metrics;
 
+/// A round that hangs is given up; scanning a whole leaf before it is dropped takes less.
+const WAIT: Duration = Duration::from_secs(600);
+
 /// Maintains until it is dropped.
 ///
 /// # Errors
 /// None: it goes on whatever happens.
-pub(crate) async fn run(options: PgConnectOptions, session: Session, retention: RetentionSettings, metrics: Metrics) -> anyhow::Result<()> {
+pub(crate) async fn run(
+    options: PgConnectOptions,
+    session: Session,
+    retention: RetentionSettings,
+    metrics: Metrics,
+) -> anyhow::Result<()> {
     let pause = Duration::from_secs(retention.interval_seconds);
     loop {
-        if let Err(error) = once(&options, &session, &retention, &metrics).await {
+        let done = tokio::time::timeout(WAIT, once(&options, &session, &retention, &metrics)).await;
+        let failure = match done {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(_) => Some(format!("no end within {WAIT:?}")),
+        };
+        if let Some(failure) = failure {
             metrics.maintenance_failures.inc();
-            tracing::warn!("maintenance is repeated in {pause:?}: {error}");
+            tracing::warn!("maintenance is repeated in {pause:?}: {failure}");
         }
         tokio::time::sleep(pause).await;
     }
 }
 
-async fn once(options: &PgConnectOptions, session: &Session, retention: &RetentionSettings, metrics: &Metrics) -> Result<(), sqlx::Error> {
+async fn once(
+    options: &PgConnectOptions,
+    session: &Session,
+    retention: &RetentionSettings,
+    metrics: &Metrics,
+) -> Result<(), sqlx::Error> {
     let mut connection = postgres::connect(options, session).await?;
     let made: i32 = sqlx::query_scalar("select outbox_make_leaves($1, $2)")
         .bind(retention.leaf_rows)

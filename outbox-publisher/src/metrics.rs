@@ -70,32 +70,64 @@ impl Metrics {
             registry.register(Box::new(counters.clone()))?;
             Ok::<_, prometheus::Error>(counters)
         };
-        let paused = IntGaugeVec::new(Opts::new("outbox_topic_paused", "1 while nothing gets through to the topic"), &["topic"])?;
+        let paused = IntGaugeVec::new(
+            Opts::new("outbox_topic_paused", "1 while nothing gets through to the topic"),
+            &["topic"],
+        )?;
         registry.register(Box::new(paused.clone()))?;
         let metrics = Self {
             published: counter("outbox_published_events_total", "Events acknowledged by Kafka")?,
             settled: counter("outbox_settled_events_total", "Events marked PUBLISHED")?,
-            attempts: by("outbox_publish_attempts_total", "Attempts to publish, by outcome", "outcome")?,
-            failed: by("outbox_failed_events_total", "Events set aside as FAILED, by reason", "reason")?,
+            attempts: by(
+                "outbox_publish_attempts_total",
+                "Attempts to publish, by outcome",
+                "outcome",
+            )?,
+            failed: by(
+                "outbox_failed_events_total",
+                "Events set aside as FAILED, by reason",
+                "reason",
+            )?,
             parked: counter("outbox_parked_events_total", "Events moved to the side lane")?,
             rebuilds: counter("outbox_producer_rebuilds_total", "Producers replaced after an error")?,
-            swept: counter("outbox_swept_events_total", "Events that only the sweep found; more than 0 is a defect")?,
+            swept: counter(
+                "outbox_swept_events_total",
+                "Events that only the sweep found; more than 0 is a defect",
+            )?,
             taken: counter("outbox_buckets_taken_total", "Buckets taken")?,
             lost: counter("outbox_buckets_lost_total", "Buckets lost to another instance")?,
             buckets: gauge("outbox_buckets_held", "Buckets held by this instance")?,
             instances: gauge("outbox_instances_alive", "Publishers alive, by their heartbeats")?,
-            keys_blocked: gauge("outbox_keys_blocked", "Keys that wait behind a failed event, in the buckets held")?,
-            in_flight: gauge("outbox_in_flight_events", "Events with the Kafka client, not acknowledged")?,
+            keys_blocked: gauge(
+                "outbox_keys_blocked",
+                "Keys that wait behind a failed event, in the buckets held",
+            )?,
+            in_flight: gauge(
+                "outbox_in_flight_events",
+                "Events with the Kafka client, not acknowledged",
+            )?,
             oldest_writer_seconds: seconds(
                 "outbox_oldest_writer_age_seconds",
                 "How long the oldest transaction has been running that may still insert below the newest event",
             )?,
-            backlog: gauge("outbox_backlog_events", "PENDING events in the buckets held, counted up to a bound")?,
-            oldest_seconds: seconds("outbox_oldest_unpublished_age_seconds", "Age of the oldest PENDING event in the buckets held")?,
+            backlog: gauge(
+                "outbox_backlog_events",
+                "PENDING events in the buckets held, counted up to a bound",
+            )?,
+            oldest_seconds: seconds(
+                "outbox_oldest_unpublished_age_seconds",
+                "Age of the oldest PENDING event in the buckets held",
+            )?,
             failed_rows: gauge("outbox_failed_events", "FAILED events in the buckets held")?,
-            store_lost: counter("outbox_store_losses_total", "Statements that lost their connection to Postgres")?,
+            store_lost: counter(
+                "outbox_store_losses_total",
+                "Statements that lost their connection to Postgres",
+            )?,
             leaves_ahead: gauge("outbox_leaves_ahead", "Whole leaves above the newest id")?,
-            maintenance_failures: counter("outbox_maintenance_failures_total", "Maintenance steps that failed and will be repeated")?,
+            maintenance_failures: counter(
+                "outbox_maintenance_failures_total",
+                "Maintenance steps that failed and will be repeated",
+            )?,
             paused,
             registry,
         };
@@ -109,7 +141,9 @@ impl Metrics {
         self.published.inc_by(tally.published);
         self.settled.inc_by(tally.settled);
         self.attempts.with_label_values(&["published"]).inc_by(tally.published);
-        self.attempts.with_label_values(&["failed"]).inc_by(tally.attempts_failed);
+        self.attempts
+            .with_label_values(&["failed"])
+            .inc_by(tally.attempts_failed);
         for (reason, count) in &tally.failed {
             self.failed.with_label_values(&[reason]).inc_by(*count);
         }
@@ -139,7 +173,12 @@ mod tests {
     fn metric_names_are_what_dashboards_know() {
         let metrics = Metrics::new().unwrap();
         metrics.failed.with_label_values(&["attempts"]);
-        let names: Vec<String> = metrics.registry.gather().iter().map(|family| family.name().to_owned()).collect();
+        let names: Vec<String> = metrics
+            .registry
+            .gather()
+            .iter()
+            .map(|family| family.name().to_owned())
+            .collect();
         insta::assert_snapshot!(names.join("\n"));
     }
 }

@@ -305,7 +305,9 @@ pub enum BrokerFact {
         /// What it is, or why that is not known.
         facts: Result<TopicFacts, String>,
     },
-    /// The client cannot reach a broker, or is refused by it. It goes on trying by itself.
+    /// A broker has answered, after the beginning or after no broker could be reached.
+    Reached,
+    /// The client can reach no broker, or is refused by it. It goes on trying by itself.
     Unreachable(String),
 }
 

@@ -44,7 +44,9 @@ const OVERHEAD_BYTES: usize = 512;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unsendable {
     /// Its bucket is not its key's: another owner may hold that bucket.
-    #[error("bucket {found} does not match the key, which belongs to {expected}: enqueue through the library or outbox_enqueue()")]
+    #[error(
+        "bucket {found} does not match the key, which belongs to {expected}: enqueue through the library or outbox_enqueue()"
+    )]
     WrongBucket {
         /// As written.
         found: i16,
@@ -52,7 +54,9 @@ pub enum Unsendable {
         expected: i16,
     },
     /// Its lane hash is not its topic's and key's.
-    #[error("lane_hash {found} does not match topic and key, which have {expected}: enqueue through the library or outbox_enqueue()")]
+    #[error(
+        "lane_hash {found} does not match topic and key, which have {expected}: enqueue through the library or outbox_enqueue()"
+    )]
     WrongLaneHash {
         /// As written.
         found: i32,
@@ -95,11 +99,17 @@ impl OutboxEvent {
     pub fn check(&self) -> Result<(), Unsendable> {
         let expected = hash::bucket_of(self.key.as_deref(), self.event_id);
         if self.bucket != expected {
-            return Err(Unsendable::WrongBucket { found: self.bucket, expected });
+            return Err(Unsendable::WrongBucket {
+                found: self.bucket,
+                expected,
+            });
         }
         let expected = hash::lane_hash(&self.topic, self.key.as_deref(), self.event_id);
         if self.lane_hash != expected {
-            return Err(Unsendable::WrongLaneHash { found: self.lane_hash, expected });
+            return Err(Unsendable::WrongLaneHash {
+                found: self.lane_hash,
+                expected,
+            });
         }
         let is_legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
         if self.topic.is_empty() || self.topic.len() > 249 || !self.topic.chars().all(is_legal) {
@@ -121,7 +131,10 @@ impl OutboxEvent {
     pub fn check_size(&self, limit_bytes: usize) -> Result<(), Unsendable> {
         let size_bytes = self.size_bytes();
         if size_bytes > limit_bytes {
-            return Err(Unsendable::TooLarge { size_bytes, limit_bytes });
+            return Err(Unsendable::TooLarge {
+                size_bytes,
+                limit_bytes,
+            });
         }
         Ok(())
     }
@@ -144,7 +157,10 @@ impl LaneKey {
 
     /// From its parts.
     pub fn new(topic: &str, key: Option<&[u8]>, event_id: Uuid) -> Self {
-        Self { topic: Arc::from(topic), key: key.map(Arc::from).ok_or(event_id) }
+        Self {
+            topic: Arc::from(topic),
+            key: key.map(Arc::from).ok_or(event_id),
+        }
     }
 
     /// The topic.

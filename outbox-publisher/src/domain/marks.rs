@@ -46,7 +46,11 @@ pub struct Basis {
 impl Basis {
     /// How far down a bucket that has these floors must be read, given the snapshot of the read itself.
     pub fn ended_floor(&self, snapshot: &Snapshot) -> Option<i64> {
-        self.floors.iter().filter(|(xid, _)| snapshot.shows_ended(*xid)).map(|(_, floor)| *floor).min()
+        self.floors
+            .iter()
+            .filter(|(xid, _)| snapshot.shows_ended(*xid))
+            .map(|(_, floor)| *floor)
+            .min()
     }
 }
 
@@ -94,7 +98,11 @@ impl Marks {
         Basis {
             base: self.base,
             mark: self.newest,
-            floors: self.running.iter().map(|(xid, running)| (*xid, running.floor)).collect(),
+            floors: self
+                .running
+                .iter()
+                .map(|(xid, running)| (*xid, running.floor))
+                .collect(),
             started: self.reads_started,
         }
     }
@@ -104,20 +112,32 @@ impl Marks {
         self.running.retain(|xid, _| !snapshot.shows_ended(*xid));
         let floor = basis.base.unwrap_or(i64::MIN);
         for xid in &snapshot.running {
-            let known = self.running.entry(*xid).or_insert(Running { floor, since: now, raise: None });
+            let known = self.running.entry(*xid).or_insert(Running {
+                floor,
+                since: now,
+                raise: None,
+            });
             if let Some(raise) = known.raise.filter(|raise| basis.started > raise.reads_before) {
                 known.floor = known.floor.max(raise.floor);
                 known.raise = None;
             }
         }
-        let mark = if rules.hold(Rule::MarkBeforeRead) { basis.mark } else { self.newest };
+        let mark = if rules.hold(Rule::MarkBeforeRead) {
+            basis.mark
+        } else {
+            self.newest
+        };
         self.base = mark.or(self.base);
     }
 
     /// The lowest id that may still come or come to light: the newest mark that was complete for the
     /// last read, and every floor. `None` while there is no such mark.
     pub fn low(&self, rules: &Rules) -> Option<i64> {
-        let base = if rules.hold(Rule::LowBelowLastMark) { self.base } else { self.newest }?;
+        let base = if rules.hold(Rule::LowBelowLastMark) {
+            self.base
+        } else {
+            self.newest
+        }?;
         if !rules.hold(Rule::LowBelowFloors) {
             return Some(base);
         }
@@ -127,7 +147,11 @@ impl Marks {
     /// Transactions that run for so long that their locks are worth a look.
     pub fn long_running(&self, now: Duration) -> Vec<Xid> {
         let is_long = |running: &Running| now.saturating_sub(running.since) >= LONG_TRANSACTION;
-        self.running.iter().filter(|(_, running)| is_long(running)).map(|(xid, _)| *xid).collect()
+        self.running
+            .iter()
+            .filter(|(_, running)| is_long(running))
+            .map(|(xid, _)| *xid)
+            .collect()
     }
 
     /// These transactions held no lock on the outbox when they were looked up, after `sample` was taken:
@@ -137,7 +161,10 @@ impl Marks {
         for xid in without_lock {
             if let Some(running) = self.running.get_mut(xid) {
                 if rules.hold(Rule::SampleBeforeLookup) {
-                    running.raise = Some(Raise { floor: sample, reads_before });
+                    running.raise = Some(Raise {
+                        floor: sample,
+                        reads_before,
+                    });
                 } else {
                     running.floor = running.floor.max(sample);
                 }
@@ -147,13 +174,20 @@ impl Marks {
 
     /// For how long the oldest running transaction has been named.
     pub fn oldest_running(&self, now: Duration) -> Duration {
-        self.running.values().map(|running| now.saturating_sub(running.since)).max().unwrap_or_default()
+        self.running
+            .values()
+            .map(|running| now.saturating_sub(running.since))
+            .max()
+            .unwrap_or_default()
     }
 
     /// Forgets everything: ids and xids of a server that recovered may have gone back.
     pub fn forget(&mut self) {
         let reads_started = self.reads_started;
-        *self = Self { reads_started, ..Self::default() };
+        *self = Self {
+            reads_started,
+            ..Self::default()
+        };
     }
 }
 
@@ -162,7 +196,10 @@ mod tests {
     use super::*;
 
     fn snapshot(xmax: Xid, running: &[Xid]) -> Snapshot {
-        Snapshot { xmax, running: running.to_vec() }
+        Snapshot {
+            xmax,
+            running: running.to_vec(),
+        }
     }
 
     fn read(marks: &mut Marks, snapshot: &Snapshot) -> Basis {
@@ -213,7 +250,11 @@ mod tests {
         let under_way = marks.begin_read();
         marks.raise(70, &[11], &Rules::default());
         marks.finish_read(&under_way, &snapshot(12, &[11]), Duration::ZERO, &Rules::default());
-        assert_eq!(marks.begin_read().floors, [(11, 40)], "that read had begun before the look-up");
+        assert_eq!(
+            marks.begin_read().floors,
+            [(11, 40)],
+            "that read had begun before the look-up"
+        );
         read(&mut marks, &snapshot(12, &[11]));
         assert_eq!(marks.begin_read().floors, [(11, 70)]);
     }

@@ -64,7 +64,9 @@ impl Rules {
     /// All rules but these.
     #[cfg(feature = "testing")]
     pub fn without(off: impl IntoIterator<Item = Rule>) -> Self {
-        Self { off: off.into_iter().collect() }
+        Self {
+            off: off.into_iter().collect(),
+        }
     }
 
     /// Whether a rule holds.

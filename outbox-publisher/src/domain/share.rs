@@ -18,6 +18,10 @@ mod tests {
             assert!(share * instances >= BUCKETS as usize);
             assert!((share as f64) < BUCKETS as f64 / instances as f64 + 1.0);
         }
-        assert_eq!(fair_share(0), 64, "an instance that has not counted itself yet is alone");
+        assert_eq!(
+            fair_share(0),
+            64,
+            "an instance that has not counted itself yet is alone"
+        );
     }
 }

@@ -61,7 +61,13 @@ impl Item {
     /// A row as read.
     pub fn new(event: OutboxEvent, topic: usize, due: Duration) -> Self {
         let attempts = event.attempts;
-        Self { event: Arc::new(event), topic, progress: Progress::Queued, due, attempts }
+        Self {
+            event: Arc::new(event),
+            topic,
+            progress: Progress::Queued,
+            due,
+            attempts,
+        }
     }
 
     /// Whether a row read again is this one: after a crash of the server an id may come back.
@@ -230,7 +236,10 @@ impl Tenancy {
     pub fn is_busy(&self) -> bool {
         let side = self.blocked.values().flat_map(|blocked| blocked.side.values());
         self.ring.values().chain(side).any(|item| {
-            matches!(item.progress, Progress::Sent { .. } | Progress::Acked | Progress::Settling | Progress::Changing)
+            matches!(
+                item.progress,
+                Progress::Sent { .. } | Progress::Acked | Progress::Settling | Progress::Changing
+            )
         })
     }
 }

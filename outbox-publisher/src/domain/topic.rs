@@ -134,7 +134,10 @@ impl Topic {
             return;
         }
         // Rows that were written for the old limit are not at fault.
-        let reason = format!("max.message.bytes was lowered from {first} to {}", facts.record_bytes_max);
+        let reason = format!(
+            "max.message.bytes was lowered from {first} to {}",
+            facts.record_bytes_max
+        );
         self.pause(reason, now, times, jitter);
     }
 
@@ -207,7 +210,10 @@ impl Topic {
 
     /// Rows of this topic in a producer's hands.
     pub fn in_flight(&self, lane: Lane) -> usize {
-        self.windows[lane as usize].values().map(|window| window.in_flight).sum()
+        self.windows[lane as usize]
+            .values()
+            .map(|window| window.in_flight)
+            .sum()
     }
 
     /// A new producer begins: the broker knows nothing of it.
@@ -234,7 +240,10 @@ mod tests {
     #[test]
     fn a_lowered_limit_pauses_the_topic_until_it_is_back() {
         let mut topic = Topic::new("t");
-        let mut facts = TopicFacts { partitions: 1, record_bytes_max: 1000 };
+        let mut facts = TopicFacts {
+            partitions: 1,
+            record_bytes_max: 1000,
+        };
         topic.learn(facts, S, &times(), 1.0);
         assert!(topic.is_ready(S));
         facts.record_bytes_max = 10;

@@ -4,7 +4,7 @@
 //! closes the life of a producer: nothing more enters its stream, so that nothing follows a gap.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -25,6 +25,8 @@ use crate::ports::{Broker, BrokerFact, Outgoing, SendError};
 const PURGE_WAIT: Duration = Duration::from_secs(10);
 /// The bound of a metadata request.
 const METADATA_WAIT: Duration = Duration::from_secs(5);
+/// Pause between attempts to reach a broker again, and between looks whether any is needed.
+const REACH_PAUSE: Duration = Duration::from_millis(500);
 /// What is taken as a topic's limit where the broker cannot say: the client's own default.
 const RECORD_BYTES_UNKNOWN: usize = 1_000_000;
 
@@ -34,8 +36,13 @@ pub struct KafkaBroker {
     config: ClientConfig,
     settings: KafkaSettings,
     facts: UnboundedSender<BrokerFact>,
-    lanes: [Arc<Mutex<Arc<Life>>>; 2],
+    lanes: [Slot; 2],
+    /// Whether it is not known that a broker can be reached.
+    is_doubtful: Arc<AtomicBool>,
 }
+
+/// Where the present life of a producer is.
+type Slot = Arc<Mutex<Arc<Life>>>;
 
 /// One producer, from its making to its first error.
 struct Life {
@@ -48,6 +55,7 @@ struct Reports {
     lane: Lane,
     generation: u64,
     is_closed: Arc<AtomicBool>,
+    is_doubtful: Arc<AtomicBool>,
     facts: UnboundedSender<BrokerFact>,
 }
 
@@ -56,7 +64,11 @@ impl Reports {
     fn close(&self, reason: &str) {
         if !self.is_closed.swap(true, Ordering::SeqCst) {
             let (lane, generation) = (self.lane, self.generation);
-            let _ = self.facts.send(BrokerFact::Failed { lane, generation, reason: reason.to_owned() });
+            let _ = self.facts.send(BrokerFact::Failed {
+                lane,
+                generation,
+                reason: reason.to_owned(),
+            });
         }
     }
 }
@@ -68,8 +80,13 @@ impl ClientContext for Reports {
             self.close(reason);
             return;
         }
-        // Transport trouble: the client goes on trying by itself.
-        let _ = self.facts.send(BrokerFact::Unreachable(format!("{error}: {reason}")));
+        // Trouble with one broker of several is the client's to mend; so is this, but people want to know.
+        if is_no_broker_left(code) {
+            self.is_doubtful.store(true, Ordering::SeqCst);
+            let _ = self.facts.send(BrokerFact::Unreachable(reason.to_owned()));
+        } else {
+            tracing::info!("Kafka client: {error}: {reason}");
+        }
     }
 }
 
@@ -85,7 +102,11 @@ impl ProducerContext for Reports {
             }
         };
         let (lane, generation) = (self.lane, self.generation);
-        let _ = self.facts.send(BrokerFact::Reports { lane, generation, reports: vec![(token, result)] });
+        let _ = self.facts.send(BrokerFact::Reports {
+            lane,
+            generation,
+            reports: vec![(token, result)],
+        });
     }
 }
 
@@ -99,9 +120,22 @@ impl KafkaBroker {
         if !settings.properties.iter().any(|(name, _)| name == "batch.size") {
             config.set("batch.size", BATCH_BYTES.to_string());
         }
-        let life = |lane| Life::new(&config, lane, 0, &facts).map(|life| Arc::new(Mutex::new(Arc::new(life))));
+        let is_doubtful = Arc::new(AtomicBool::new(true));
+        let life =
+            |lane| Life::new(&config, lane, 0, &facts, &is_doubtful).map(|life| Arc::new(Mutex::new(Arc::new(life))));
         let lanes = [life(Lane::Main)?, life(Lane::Probe)?];
-        Ok(Self { config, settings: settings.clone(), facts, lanes })
+        let (slot, doubtful, told) = (Arc::downgrade(&lanes[0]), Arc::clone(&is_doubtful), facts.clone());
+        std::thread::Builder::new()
+            .name("kafka-reach".to_owned())
+            .spawn(move || reach(&slot, &doubtful, &told))
+            .context("start a thread")?;
+        Ok(Self {
+            config,
+            settings: settings.clone(),
+            facts,
+            lanes,
+            is_doubtful,
+        })
     }
 }
 
@@ -110,11 +144,28 @@ impl KafkaBroker {
 pub const BATCH_BYTES: usize = 256 * 1024;
 
 impl Life {
-    fn new(config: &ClientConfig, lane: Lane, generation: u64, facts: &UnboundedSender<BrokerFact>) -> anyhow::Result<Self> {
+    fn new(
+        config: &ClientConfig,
+        lane: Lane,
+        generation: u64,
+        facts: &UnboundedSender<BrokerFact>,
+        is_doubtful: &Arc<AtomicBool>,
+    ) -> anyhow::Result<Self> {
         let is_closed = Arc::new(AtomicBool::new(false));
-        let context = Reports { lane, generation, is_closed: Arc::clone(&is_closed), facts: facts.clone() };
+        let is_doubtful = Arc::clone(is_doubtful);
+        let context = Reports {
+            lane,
+            generation,
+            is_closed: Arc::clone(&is_closed),
+            is_doubtful,
+            facts: facts.clone(),
+        };
         let producer = config.create_with_context(context).context("make a producer")?;
-        Ok(Self { generation, is_closed, producer })
+        Ok(Self {
+            generation,
+            is_closed,
+            producer,
+        })
     }
 
     /// Purges what is queued and in flight, and waits until all of it is reported.
@@ -126,6 +177,14 @@ impl Life {
         while self.producer.in_flight_count() > 0 && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(1));
         }
+    }
+}
+
+impl Drop for KafkaBroker {
+    /// A client whose broker is away can take a minute to close: nobody waits for it.
+    fn drop(&mut self) {
+        let lanes = self.lanes.clone();
+        std::thread::spawn(move || drop(lanes));
     }
 }
 
@@ -144,15 +203,28 @@ impl Broker for KafkaBroker {
             }
         }
         if !refused.is_empty() {
-            let _ = self.facts.send(BrokerFact::Reports { lane, generation, reports: refused });
+            let _ = self.facts.send(BrokerFact::Reports {
+                lane,
+                generation,
+                reports: refused,
+            });
         }
         if let Some(reason) = failure {
-            let _ = self.facts.send(BrokerFact::Failed { lane, generation, reason });
+            let _ = self.facts.send(BrokerFact::Failed {
+                lane,
+                generation,
+                reason,
+            });
         }
     }
 
     fn rebuild(&self, lane: Lane, generation: u64) {
-        let (config, facts, slot) = (self.config.clone(), self.facts.clone(), Arc::clone(&self.lanes[lane as usize]));
+        let (config, facts, slot) = (
+            self.config.clone(),
+            self.facts.clone(),
+            Arc::clone(&self.lanes[lane as usize]),
+        );
+        let is_doubtful = Arc::clone(&self.is_doubtful);
         // Ending a producer blocks.
         std::thread::spawn(move || {
             let old = Arc::clone(&slot.lock().expect("no holder panics"));
@@ -162,7 +234,7 @@ impl Broker for KafkaBroker {
             old.end();
             let generation = generation + 1;
             let life = loop {
-                match Life::new(&config, lane, generation, &facts) {
+                match Life::new(&config, lane, generation, &facts, &is_doubtful) {
                     Ok(life) => break life,
                     Err(error) => tracing::error!("producer not made, trying again: {error:#}"),
                 }
@@ -186,11 +258,16 @@ impl Broker for KafkaBroker {
                     let record_bytes_max = match topic_limits(&settings, &[&name]).await {
                         Ok(limits) => limits.get(&name).copied().unwrap_or(RECORD_BYTES_UNKNOWN),
                         Err(error) => {
-                            tracing::debug!("topic {name}: limit not known, {RECORD_BYTES_UNKNOWN} bytes taken: {error}");
+                            tracing::debug!(
+                                "topic {name}: limit not known, {RECORD_BYTES_UNKNOWN} bytes taken: {error}"
+                            );
                             RECORD_BYTES_UNKNOWN
                         }
                     };
-                    Ok(TopicFacts { partitions, record_bytes_max })
+                    Ok(TopicFacts {
+                        partitions,
+                        record_bytes_max,
+                    })
                 }
             };
             let _ = facts.send(BrokerFact::Topic { number, facts: answer });
@@ -198,9 +275,47 @@ impl Broker for KafkaBroker {
     }
 }
 
+/// Whether the client says that it has no way to the cluster at all.
+fn is_no_broker_left(code: Option<RDKafkaErrorCode>) -> bool {
+    matches!(
+        code,
+        Some(
+            RDKafkaErrorCode::AllBrokersDown
+                | RDKafkaErrorCode::Authentication
+                | RDKafkaErrorCode::SSL
+                | RDKafkaErrorCode::Resolve
+        )
+    )
+}
+
+/// Says when a broker has answered, as long as that is in doubt: an idle publisher has no acknowledgements.
+fn reach(slot: &Weak<Mutex<Arc<Life>>>, is_doubtful: &AtomicBool, facts: &UnboundedSender<BrokerFact>) {
+    while let Some(slot) = slot.upgrade() {
+        if is_doubtful.swap(false, Ordering::SeqCst) {
+            let life = Arc::clone(&slot.lock().expect("no holder panics"));
+            drop(slot);
+            match life.producer.client().fetch_metadata(None, METADATA_WAIT) {
+                Ok(_) if is_doubtful.load(Ordering::SeqCst) => {} // lost again meanwhile
+                Ok(_) => drop(facts.send(BrokerFact::Reached)),
+                Err(error) => {
+                    is_doubtful.store(true, Ordering::SeqCst);
+                    let _ = facts.send(BrokerFact::Unreachable(format!("no broker answers: {error}")));
+                }
+            }
+        }
+        std::thread::sleep(REACH_PAUSE);
+    }
+}
+
 fn partitions_of(producer: &ThreadedProducer<Reports>, name: &str) -> Result<i32, String> {
-    let metadata = producer.client().fetch_metadata(Some(name), METADATA_WAIT).map_err(|error| error.to_string())?;
-    let topic = metadata.topics().first().ok_or_else(|| format!("the broker does not name topic {name}"))?;
+    let metadata = producer
+        .client()
+        .fetch_metadata(Some(name), METADATA_WAIT)
+        .map_err(|error| error.to_string())?;
+    let topic = metadata
+        .topics()
+        .first()
+        .ok_or_else(|| format!("the broker does not name topic {name}"))?;
     if let Some(error) = topic.error() {
         return Err(format!("topic {name}: {}", RDKafkaErrorCode::from(error)));
     }

@@ -27,16 +27,29 @@ pub(super) fn of(row: &Outgoing) -> BaseRecord<'_, [u8], [u8], usize> {
 
 fn headers(event: &OutboxEvent, epoch: i64) -> OwnedHeaders {
     // They could be read when the row was checked.
-    let own = event.headers.as_deref().and_then(|stored| Headers::decode(stored).ok()).unwrap_or_default();
+    let own = event
+        .headers
+        .as_deref()
+        .and_then(|stored| Headers::decode(stored).ok())
+        .unwrap_or_default();
     let mut headers = OwnedHeaders::new_with_capacity(own.len() + OWN_HEADERS);
     for (key, value) in own.iter() {
         headers = headers.insert(Header { key, value });
     }
     let mut add = |key: &str, value: &str| {
         let so_far = std::mem::take(&mut headers);
-        headers = so_far.insert(Header { key, value: Some(value) });
+        headers = so_far.insert(Header {
+            key,
+            value: Some(value),
+        });
     };
-    add("event-id", event.event_id.hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer()));
+    add(
+        "event-id",
+        event
+            .event_id
+            .hyphenated()
+            .encode_lower(&mut uuid::Uuid::encode_buffer()),
+    );
     add("event-type", &event.event_type);
     add("content-type", &event.content_type);
     add("outbox-id", &event.id.to_string());
@@ -79,7 +92,12 @@ mod tests {
             traceparent: Some("00-1-2-01".into()),
             tracestate: None,
         };
-        let row = Outgoing { token: 3, partition: 1, epoch: 9, event: Arc::new(event) };
+        let row = Outgoing {
+            token: 3,
+            partition: 1,
+            epoch: 9,
+            event: Arc::new(event),
+        };
         let record = of(&row);
         let headers = record.headers.as_ref().expect("headers");
         let shown: Vec<String> = headers

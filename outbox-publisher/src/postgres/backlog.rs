@@ -22,10 +22,15 @@ pub const COUNT_MAX: i64 = 20_000;
 /// # Errors
 /// Those of the statement.
 pub async fn count(connection: &mut PgConnection, buckets: &[i16]) -> Result<Backlog, sqlx::Error> {
-    let (events, oldest_age_seconds, failed): (i64, f64, i64) = sqlx::query_as(include_str!("../../queries/backlog.sql"))
-        .bind(buckets)
-        .bind(COUNT_MAX)
-        .fetch_one(connection)
-        .await?;
-    Ok(Backlog { events, oldest_age_seconds, failed })
+    let (events, oldest_age_seconds, failed): (i64, f64, i64) =
+        sqlx::query_as(include_str!("../../queries/backlog.sql"))
+            .bind(buckets)
+            .bind(COUNT_MAX)
+            .fetch_one(connection)
+            .await?;
+    Ok(Backlog {
+        events,
+        oldest_age_seconds,
+        failed,
+    })
 }

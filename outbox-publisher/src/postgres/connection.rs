@@ -29,7 +29,12 @@ pub(super) struct InUse<'a> {
 
 impl Slot {
     pub(super) fn new(options: PgConnectOptions, session: Session, connect_timeout: Duration) -> Self {
-        Self { options, session, connect_timeout, connection: Mutex::new(None) }
+        Self {
+            options,
+            session,
+            connect_timeout,
+            connection: Mutex::new(None),
+        }
     }
 
     pub(super) async fn open(&self) -> Result<InUse<'_>, StoreError> {

@@ -37,7 +37,13 @@ pub struct PostgresStore {
 
 impl PostgresStore {
     /// A store that connects when it is first asked. `instance` is the lock owner of its leases.
-    pub fn new(options: &PgConnectOptions, session: Session, connect_timeout: Duration, instance: Uuid, host: String) -> Self {
+    pub fn new(
+        options: &PgConnectOptions,
+        session: Session,
+        connect_timeout: Duration,
+        instance: Uuid,
+        host: String,
+    ) -> Self {
         let slot = |session: Session| Slot::new(options.clone(), session, connect_timeout);
         Self {
             instance,
@@ -59,8 +65,13 @@ impl OutboxStore for PostgresStore {
         let mut open = self.reader.open().await?;
         let column = |of: fn(&crate::ports::ReadBucket) -> i64| request.buckets.iter().map(of).collect::<Vec<_>>();
         let buckets: Vec<i16> = request.buckets.iter().map(|b| b.bucket).collect();
-        let limits: Vec<i32> = request.buckets.iter().map(|b| i32::try_from(b.limit).unwrap_or(i32::MAX)).collect();
-        let (xids, floors): (Vec<i64>, Vec<i64>) = request.floors.iter().map(|(xid, floor)| (*xid as i64, *floor)).unzip();
+        let limits: Vec<i32> = request
+            .buckets
+            .iter()
+            .map(|b| i32::try_from(b.limit).unwrap_or(i32::MAX))
+            .collect();
+        let (xids, floors): (Vec<i64>, Vec<i64>) =
+            request.floors.iter().map(|(xid, floor)| (*xid as i64, *floor)).unzip();
         let result = async {
             let mut rows = sqlx::query(include_str!("../../queries/read.sql"))
                 .bind(buckets)
@@ -128,7 +139,12 @@ impl OutboxStore for PostgresStore {
             ChangeKind::Fail { error } => (2, 1, None, Some(error)),
         };
         // A text column holds no NUL.
-        let error = error.map(|e| e.replace('\0', "\u{fffd}").chars().take(ERROR_CHARS_MAX).collect::<String>());
+        let error = error.map(|e| {
+            e.replace('\0', "\u{fffd}")
+                .chars()
+                .take(ERROR_CHARS_MAX)
+                .collect::<String>()
+        });
         let (ids, event_ids): (Vec<i64>, Vec<Uuid>) = request.rows.iter().copied().unzip();
         let mut open = self.changer.open().await?;
         let result = sqlx::query_as::<_, (bool, Vec<i64>)>(include_str!("../../queries/change.sql"))
@@ -143,7 +159,11 @@ impl OutboxStore for PostgresStore {
             .fetch_one(open.connection())
             .await;
         let (is_owner, changed) = open.settle(result)?;
-        Ok(if is_owner { ChangeAnswer::Changed(changed) } else { ChangeAnswer::NotOwner })
+        Ok(if is_owner {
+            ChangeAnswer::Changed(changed)
+        } else {
+            ChangeAnswer::NotOwner
+        })
     }
 
     async fn control(&self, request: ControlRequest) -> Result<ControlAnswer, StoreError> {
@@ -170,7 +190,9 @@ impl OutboxStore for PostgresStore {
         let acquired = taken.into_iter().zip(epochs).zip(lows);
         Ok(ControlAnswer {
             kept: kept.into_iter().collect(),
-            acquired: acquired.map(|((bucket, epoch), low_id)| Held { bucket, epoch, low_id }).collect(),
+            acquired: acquired
+                .map(|((bucket, epoch), low_id)| Held { bucket, epoch, low_id })
+                .collect(),
             instances: usize::try_from(instances).unwrap_or(1),
             life,
         })
@@ -215,14 +237,22 @@ async fn look(connection: &mut sqlx::PgConnection, request: &LookRequest) -> Res
     let buckets: Vec<i16> = request.buckets.iter().map(|b| b.bucket).collect();
     let mut answer = LookAnswer::default();
     // Halts and side rows of one snapshot: a row put back between two would be in neither.
-    let mut tx = connection.begin_with("begin isolation level repeatable read read only").await?;
+    let mut tx = connection
+        .begin_with("begin isolation level repeatable read read only")
+        .await?;
     let mut lanes: BTreeMap<i16, BTreeSet<i32>> = BTreeMap::new();
     let mut counts: BTreeMap<(i16, i32), usize> = BTreeMap::new();
     {
         let mut rows = sqlx::query(include_str!("../../queries/look.sql"))
             .bind(&buckets)
             .bind(request.buckets.iter().map(|b| b.epoch).collect::<Vec<_>>())
-            .bind(request.buckets.iter().map(|b| b.after.map_or(i64::MIN, i64::from)).collect::<Vec<_>>())
+            .bind(
+                request
+                    .buckets
+                    .iter()
+                    .map(|b| b.after.map_or(i64::MIN, i64::from))
+                    .collect::<Vec<_>>(),
+            )
             .bind(request.lanes_max as i64)
             .bind(request.rows_per_lane as i64)
             .fetch(&mut *tx);
@@ -260,15 +290,22 @@ async fn look(connection: &mut sqlx::PgConnection, request: &LookRequest) -> Res
             Halt::On(topics) => topics.clone(),
             Halt::Nowhere | Halt::Everywhere => Vec::new(),
         };
-        let heads = sqlx::query_as::<_, (i16, i64, Uuid, String, Option<Vec<u8>>)>(include_str!("../../queries/halted.sql"))
-            .bind(&buckets)
-            .bind(request.halt == Halt::Everywhere)
-            .bind(topics)
-            .fetch_all(&mut *tx)
-            .await?;
+        let heads =
+            sqlx::query_as::<_, (i16, i64, Uuid, String, Option<Vec<u8>>)>(include_str!("../../queries/halted.sql"))
+                .bind(&buckets)
+                .bind(request.halt == Halt::Everywhere)
+                .bind(topics)
+                .fetch_all(&mut *tx)
+                .await?;
         answer.halted = heads
             .into_iter()
-            .map(|(bucket, id, event_id, topic, key)| HaltedHead { bucket, id, event_id, topic, key })
+            .map(|(bucket, id, event_id, topic, key)| HaltedHead {
+                bucket,
+                id,
+                event_id,
+                topic,
+                key,
+            })
             .collect();
     }
     tx.commit().await?;
@@ -289,7 +326,10 @@ fn read_head(row: &PgRow, answer: &mut ReadAnswer) -> Result<(), sqlx::Error> {
 
 /// Numbers that travelled in one text.
 fn numbers<T: std::str::FromStr, C: FromIterator<T>>(text: Option<&str>) -> C {
-    text.unwrap_or_default().split(',').filter_map(|number| number.parse().ok()).collect()
+    text.unwrap_or_default()
+        .split(',')
+        .filter_map(|number| number.parse().ok())
+        .collect()
 }
 
 fn event(row: &PgRow) -> Result<OutboxEvent, sqlx::Error> {

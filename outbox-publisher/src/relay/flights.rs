@@ -46,7 +46,10 @@ impl Flights {
     /// Takes out what this life of a producer was given. Another life's report for the place is not its.
     pub(super) fn take(&mut self, place: usize, lane: Lane, generation: u64) -> Option<Flight> {
         let flight = self.places.get_mut(place)?;
-        if !flight.as_ref().is_some_and(|f| f.lane == lane && f.generation == generation) {
+        if !flight
+            .as_ref()
+            .is_some_and(|f| f.lane == lane && f.generation == generation)
+        {
             return None;
         }
         self.free.push(place);
@@ -57,7 +60,10 @@ impl Flights {
     pub(super) fn take_before(&mut self, lane: Lane, generation: u64) -> Vec<Flight> {
         let mut taken = Vec::new();
         for (place, flight) in self.places.iter_mut().enumerate() {
-            if flight.as_ref().is_some_and(|f| f.lane == lane && f.generation < generation) {
+            if flight
+                .as_ref()
+                .is_some_and(|f| f.lane == lane && f.generation < generation)
+            {
                 taken.extend(flight.take());
                 self.free.push(place);
             }

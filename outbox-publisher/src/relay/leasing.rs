@@ -30,8 +30,10 @@ impl Relay {
             epoch: tenancy.epoch,
             low_id: tenancy.low_id(settled_below),
         };
-        let (release, renew): (Vec<_>, Vec<_>) =
-            self.tenancies.values().partition(|tenancy| tenancy.is_draining && !tenancy.is_busy());
+        let (release, renew): (Vec<_>, Vec<_>) = self
+            .tenancies
+            .values()
+            .partition(|tenancy| tenancy.is_draining && !tenancy.is_busy());
         let release: Vec<Held> = release.into_iter().map(held).collect();
         let renew: Vec<Held> = renew.into_iter().map(held).collect();
         let has_unsettled = self.settle_before_taking && !(self.acked.is_empty() && self.settling.is_none());
@@ -45,13 +47,23 @@ impl Relay {
             self.settle_before_taking = false;
         }
         for given in &release {
-            self.tenancies.remove(&given.bucket);
-            self.look_after.remove(&given.bucket);
+            self.forget_bucket(given.bucket);
         }
         let op = self.next_op();
         let (lease, is_leaving, life) = (self.config.lease, self.is_draining, self.life);
-        let request = ControlRequest { renew, release, acquire, lease, is_leaving, life };
-        self.controlling = Some(Controlling { op, sent_at: now, request: request.clone() });
+        let request = ControlRequest {
+            renew,
+            release,
+            acquire,
+            lease,
+            is_leaving,
+            life,
+        };
+        self.controlling = Some(Controlling {
+            op,
+            sent_at: now,
+            request: request.clone(),
+        });
         self.next_control = now + self.config.renew_interval;
         commands.push(Command::Control(op, request));
     }
@@ -99,7 +111,12 @@ impl Relay {
 
     fn give_up_surplus(&mut self, now: Duration) {
         let share = fair_share(self.instances);
-        let mut surplus = self.tenancies.values().filter(|t| !t.is_draining).count().saturating_sub(share);
+        let mut surplus = self
+            .tenancies
+            .values()
+            .filter(|t| !t.is_draining)
+            .count()
+            .saturating_sub(share);
         for tenancy in self.tenancies.values_mut().rev() {
             if surplus == 0 {
                 break;
@@ -125,10 +142,19 @@ impl Relay {
     /// marked, since that they are on their topic is true whoever writes it down.
     pub(super) fn lose(&mut self, bucket: i16, epoch: i64) {
         if self.tenancy(bucket, epoch).is_some() {
-            self.tenancies.remove(&bucket);
-            self.look_after.remove(&bucket);
+            self.forget_bucket(bucket);
             self.changes.retain(|change| change.request.bucket != bucket);
             self.tally.lost += 1;
+        }
+    }
+
+    /// A row of a bucket that is gone cannot clear its topic any more, nor keep it under suspicion.
+    fn forget_bucket(&mut self, bucket: i16) {
+        self.tenancies.remove(&bucket);
+        self.look_after.remove(&bucket);
+        for topic in &mut self.topics {
+            topic.suspects.retain(|(suspect, _)| *suspect != bucket);
+            topic.is_suspect &= !topic.suspects.is_empty();
         }
     }
 

@@ -243,7 +243,10 @@ pub struct Relay {
 impl Relay {
     /// A relay that holds nothing yet. `seed` draws its jitter.
     pub fn new(config: RelayConfig, rules: Rules, seed: u64) -> Self {
-        let producer = || Producer { generation: 0, is_ready: true };
+        let producer = || Producer {
+            generation: 0,
+            is_ready: true,
+        };
         Self {
             poll_pause: config.poll_min,
             next_sweep: config.sweep_interval,
@@ -318,7 +321,10 @@ impl Relay {
         due(self.controlling.is_none(), self.next_control);
         due(self.looking.is_none() && holds_any, self.next_look);
         due(self.reading.is_none() && holds_any, self.next_read);
-        due(self.tenancies.values().any(|tenancy| !tenancy.blocked.is_empty()), self.next_side);
+        due(
+            self.tenancies.values().any(|tenancy| !tenancy.blocked.is_empty()),
+            self.next_side,
+        );
         let settle_at = self.next_settle.max(self.acked_since + self.config.settle_delay);
         due(self.settling.is_none() && !self.acked.is_empty(), settle_at);
         due(self.changing.is_none() && !self.changes.is_empty(), self.next_change);
@@ -386,7 +392,9 @@ impl Relay {
 
     /// The topics that nothing gets through to, with the reason and since when.
     pub fn troubled_topics(&self) -> impl Iterator<Item = (&str, &crate::domain::topic::Paused)> {
-        self.topics.iter().filter_map(|topic| Some((topic.name.as_str(), topic.trouble()?)))
+        self.topics
+            .iter()
+            .filter_map(|topic| Some((topic.name.as_str(), topic.trouble()?)))
     }
 
     /// How many buckets are held.

@@ -28,7 +28,11 @@ impl Relay {
         }
         let sweeps_late = !self.rules.hold(Rule::OneCursor) && self.op.is_multiple_of(3);
         for tenancy in self.tenancies.values() {
-            let limit = if has_room && !tenancy.is_draining { self.room(tenancy) } else { 0 };
+            let limit = if has_room && !tenancy.is_draining {
+                self.room(tenancy)
+            } else {
+                0
+            };
             if limit == 0 && !self.rules.hold(Rule::ReadEveryBucket) {
                 continue;
             }
@@ -42,7 +46,13 @@ impl Relay {
             } else if !self.rules.hold(Rule::OneCursor) {
                 bound = tenancy.cursor;
             }
-            buckets.push(ReadBucket { bucket: tenancy.bucket, epoch: tenancy.epoch, bound, low: tenancy.low, limit });
+            buckets.push(ReadBucket {
+                bucket: tenancy.bucket,
+                epoch: tenancy.epoch,
+                bound,
+                low: tenancy.low,
+                limit,
+            });
         }
         // A small read costs as much as a large one: while rings are nearly full, wait for room.
         let is_crowded = rows * 4 < self.tenancies.len() * self.config.read_rows_max;
@@ -58,8 +68,17 @@ impl Relay {
             self.next_sweep = now + self.config.sweep_interval;
         }
         let op = self.next_op();
-        let request = ReadRequest { buckets, floors: basis.floors.clone(), bytes_max: self.config.read_bytes_max };
-        self.reading = Some(Reading { op, request: request.clone(), basis, usual });
+        let request = ReadRequest {
+            buckets,
+            floors: basis.floors.clone(),
+            bytes_max: self.config.read_bytes_max,
+        };
+        self.reading = Some(Reading {
+            op,
+            request: request.clone(),
+            basis,
+            usual,
+        });
         self.last_read = now;
         self.is_woken = false;
         commands.push(Command::Read(op, request));
@@ -72,13 +91,20 @@ impl Relay {
 
     fn room(&self, tenancy: &Tenancy) -> usize {
         let waiting = tenancy.ring.len() - tenancy.over_count();
-        self.config.bucket_rows_max.saturating_sub(waiting).min(self.config.read_rows_max)
+        self.config
+            .bucket_rows_max
+            .saturating_sub(waiting)
+            .min(self.config.read_rows_max)
     }
 
     /// The mark that bounds a bucket: `low_id` as long as there is none.
     fn base(&self, tenancy: &Tenancy, base: Option<i64>) -> i64 {
         if tenancy.is_first_read {
-            return if self.rules.hold(Rule::BoundBeforeMark) { tenancy.low } else { tenancy.cursor };
+            return if self.rules.hold(Rule::BoundBeforeMark) {
+                tenancy.low
+            } else {
+                tenancy.cursor
+            };
         }
         match base {
             Some(base) => base.max(tenancy.low),
@@ -92,7 +118,9 @@ impl Relay {
         if self.reading.as_ref().is_none_or(|reading| reading.op != op) {
             return; // begun before a loss: nothing of it counts
         }
-        let Reading { request, basis, usual, .. } = self.reading.take().expect("just seen");
+        let Reading {
+            request, basis, usual, ..
+        } = self.reading.take().expect("just seen");
         if answer.life != self.life && self.rules.hold(Rule::NoticeRecovery) {
             self.store_lost(now);
             return;
@@ -119,11 +147,18 @@ impl Relay {
         }
         let is_more = count > 0 && !request.buckets.is_empty();
         let is_more = is_more || std::mem::take(&mut self.is_woken);
-        self.poll_pause = if is_more { self.config.poll_min } else { (self.poll_pause * 2).min(self.config.poll_max) };
+        self.poll_pause = if is_more {
+            self.config.poll_min
+        } else {
+            (self.poll_pause * 2).min(self.config.poll_max)
+        };
         self.next_read = if is_more { now } else { now + self.poll_pause };
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the facts of one bucket of one read, used once")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the facts of one bucket of one read, used once"
+    )]
     fn take_rows(
         &mut self,
         op: Op,

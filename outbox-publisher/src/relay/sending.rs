@@ -33,7 +33,9 @@ impl Relay {
     /// What the broker said of a topic, or why it could not.
     pub fn topic_known(&mut self, number: usize, facts: Result<TopicFacts, String>, now: Duration) {
         let jitter = self.jitter();
-        let Some(topic) = self.topics.get_mut(number) else { return };
+        let Some(topic) = self.topics.get_mut(number) else {
+            return;
+        };
         match facts {
             Ok(facts) => topic.learn(facts, now, &self.config.topics, jitter),
             Err(reason) => topic.unknown(reason, now, &self.config.topics, jitter),
@@ -50,7 +52,12 @@ impl Relay {
         if !self.may_produce(now) {
             return;
         }
-        let buckets: Vec<i16> = self.tenancies.values().filter(|t| t.is_dirty).map(|t| t.bucket).collect();
+        let buckets: Vec<i16> = self
+            .tenancies
+            .values()
+            .filter(|t| t.is_dirty)
+            .map(|t| t.bucket)
+            .collect();
         for bucket in buckets {
             if !self.send_bucket(bucket, now, commands) {
                 return; // full: the others stay dirty, and each report lets us in again
@@ -61,14 +68,18 @@ impl Relay {
     /// Sends what may be sent of a bucket. False if the producers' hands are full.
     fn send_bucket(&mut self, bucket: i16, now: Duration, commands: &mut Vec<Command>) -> bool {
         let looks_first = self.rules.hold(Rule::LookBeforeProducing);
-        let Some(tenancy) = self.tenancies.get_mut(&bucket) else { return true };
+        let Some(tenancy) = self.tenancies.get_mut(&bucket) else {
+            return true;
+        };
         if tenancy.is_draining || (looks_first && !tenancy.is_looked) {
             return true;
         }
         tenancy.is_dirty = false;
         let queued: Vec<i64> = tenancy.queued.iter().copied().collect();
         for id in queued {
-            let Some(tenancy) = self.tenancies.get(&bucket) else { return true };
+            let Some(tenancy) = self.tenancies.get(&bucket) else {
+                return true;
+            };
             let Some(item) = tenancy.ring.get(&id) else { continue };
             if tenancy.block_of(&item.event).is_some() {
                 continue;
@@ -115,7 +126,11 @@ impl Relay {
             return Err(Hold::Row);
         }
         let topic = &self.topics[item.topic];
-        let lane = if side.is_some() || topic.is_suspect { Lane::Probe } else { Lane::Main };
+        let lane = if side.is_some() || topic.is_suspect {
+            Lane::Probe
+        } else {
+            Lane::Main
+        };
         if !topic.is_ready(now) || !self.producers[lane as usize].is_ready {
             return Err(Hold::Row);
         }
@@ -145,9 +160,15 @@ impl Relay {
         let is_alone = lane == Lane::Probe && is_suspect && window.in_flight == 0;
         window.in_flight += 1;
         let generation = self.producers[lane as usize].generation;
-        let Some(tenancy) = self.tenancies.get_mut(&bucket) else { return Err(Hold::Row) };
+        let Some(tenancy) = self.tenancies.get_mut(&bucket) else {
+            return Err(Hold::Row);
+        };
         let epoch = tenancy.epoch;
-        let progress = Progress::Sent { lane, generation, is_alone };
+        let progress = Progress::Sent {
+            lane,
+            generation,
+            is_alone,
+        };
         match side {
             None => tenancy.set(event.id, progress),
             Some(_) => {
@@ -168,19 +189,31 @@ impl Relay {
             side: side.cloned(),
             is_alone,
         });
-        commands.push(Command::Send { lane, generation, token, partition, epoch, event: Arc::clone(event) });
+        commands.push(Command::Send {
+            lane,
+            generation,
+            token,
+            partition,
+            epoch,
+            event: Arc::clone(event),
+        });
         Ok(())
     }
 
     /// Whether a row of the same topic and key is in the hands of that producer, under this tenancy.
     fn key_is_with(&self, bucket: i16, item: &Item, lane: Lane) -> bool {
-        let Some(tenancy) = self.tenancies.get(&bucket) else { return false };
+        let Some(tenancy) = self.tenancies.get(&bucket) else {
+            return false;
+        };
         let key = LaneKey::of(&item.event);
         let is_there = |other: &Item| {
             matches!(other.progress, Progress::Sent { lane: l, .. } if l == lane) && key.is_of(&other.event)
         };
         tenancy.ring.values().any(is_there)
-            || tenancy.blocked.get(&key).is_some_and(|blocked| blocked.side.values().any(is_there))
+            || tenancy
+                .blocked
+                .get(&key)
+                .is_some_and(|blocked| blocked.side.values().any(is_there))
     }
 
     /// A delivery report.
@@ -193,7 +226,9 @@ impl Relay {
         now: Duration,
         commands: &mut Vec<Command>,
     ) {
-        let Some(flight) = self.flights.take(token, lane, generation) else { return };
+        let Some(flight) = self.flights.take(token, lane, generation) else {
+            return;
+        };
         match result {
             Ok(()) => self.acknowledged(flight, now),
             Err(error) => self.refused_by_broker(flight, error, now, commands),
@@ -204,7 +239,9 @@ impl Relay {
         let topic = &mut self.topics[flight.topic];
         let was_troubled = topic.trouble().is_some();
         let has_opened = topic.acknowledged(flight.lane, flight.partition, now);
-        let goes_alone = topic.facts.is_some_and(|facts| facts.record_bytes_max < self.config.batch_bytes);
+        let goes_alone = topic
+            .facts
+            .is_some_and(|facts| facts.record_bytes_max < self.config.batch_bytes);
         if flight.lane == Lane::Probe {
             topic.suspects.remove(&(flight.bucket, flight.id));
             topic.is_suspect = topic.is_suspect && !topic.suspects.is_empty();
@@ -213,7 +250,14 @@ impl Relay {
             self.dirty_all();
         }
         self.tally.published += 1;
-        let Flight { bucket, epoch, id, event_id, side, .. } = flight;
+        let Flight {
+            bucket,
+            epoch,
+            id,
+            event_id,
+            side,
+            ..
+        } = flight;
         if let Some(tenancy) = self.tenancy(bucket, epoch) {
             match &side {
                 None => tenancy.set(id, Progress::Acked),
@@ -230,12 +274,20 @@ impl Relay {
         if self.acked.is_empty() {
             self.acked_since = now;
         }
-        self.acked.push(Acked { bucket, epoch, id, event_id, side });
+        self.acked.push(Acked {
+            bucket,
+            epoch,
+            id,
+            event_id,
+            side,
+        });
     }
 
     fn refused_by_broker(&mut self, flight: Flight, error: SendError, now: Duration, commands: &mut Vec<Command>) {
         self.topics[flight.topic].returned(flight.lane, flight.partition);
         let jitter = self.jitter();
+        // A row of a bucket that is gone could never be cleared: it is the next owner's to suspect.
+        let is_held = self.tenancy(flight.bucket, flight.epoch).is_some();
         let topic = &mut self.topics[flight.topic];
         let place = (flight.bucket, flight.id);
         let reason = match error {
@@ -249,7 +301,7 @@ impl Relay {
             }
             SendError::Destination(reason) => {
                 topic.is_suspect = true;
-                topic.suspects.insert(place);
+                topic.suspects.extend(is_held.then_some(place));
                 topic.pause(reason.clone(), now, &self.config.topics, jitter);
                 self.requeue(&flight);
                 reason
@@ -264,7 +316,7 @@ impl Relay {
                 // Errors hit batches, not rows: each is sent alone before an attempt counts. And the
                 // topic's limit is read again: if it was lowered, no row is at fault.
                 topic.is_suspect = true;
-                topic.suspects.insert(place);
+                topic.suspects.extend(is_held.then_some(place));
                 topic.doubt();
                 self.requeue(&flight);
                 reason
@@ -297,14 +349,26 @@ impl Relay {
         for topic in &mut self.topics {
             topic.close_windows(lane);
         }
-        self.producers[lane as usize] = super::Producer { generation, is_ready: true };
+        self.producers[lane as usize] = super::Producer {
+            generation,
+            is_ready: true,
+        };
         self.dirty_all();
     }
 
     /// Not known to be on its topic: sent again by its place in the order.
     fn requeue(&mut self, flight: &Flight) {
-        let Flight { bucket, epoch, id, event_id, ref side, .. } = *flight;
-        let Some(tenancy) = self.tenancy(bucket, epoch) else { return };
+        let Flight {
+            bucket,
+            epoch,
+            id,
+            event_id,
+            ref side,
+            ..
+        } = *flight;
+        let Some(tenancy) = self.tenancy(bucket, epoch) else {
+            return;
+        };
         tenancy.is_dirty = true;
         match side {
             None => tenancy.set(id, Progress::Queued),

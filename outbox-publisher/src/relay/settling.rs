@@ -57,13 +57,26 @@ impl Relay {
         for row in &rows {
             self.set_settling(row, Progress::Settling);
         }
-        let request = rows.iter().map(|r| SettleRow { bucket: r.bucket, id: r.id, event_id: r.event_id }).collect();
-        self.settling = Some(Settle { op, sample: self.sample, rows });
+        let request = rows
+            .iter()
+            .map(|r| SettleRow {
+                bucket: r.bucket,
+                id: r.id,
+                event_id: r.event_id,
+            })
+            .collect();
+        self.settling = Some(Settle {
+            op,
+            sample: self.sample,
+            rows,
+        });
         commands.push(Command::Settle(op, request));
     }
 
     fn set_settling(&mut self, row: &Acked, progress: Progress) {
-        let Some(tenancy) = self.tenancy(row.bucket, row.epoch) else { return };
+        let Some(tenancy) = self.tenancy(row.bucket, row.epoch) else {
+            return;
+        };
         if let Some(item) = tenancy.find(row.id, row.event_id, row.side.as_ref()) {
             item.progress = progress;
         }
@@ -121,15 +134,31 @@ impl Relay {
 
     /// A failure that is the row's own.
     pub(super) fn row_failed(&mut self, flight: &Flight, reason: &str, now: Duration) {
-        let Flight { bucket, epoch, id, event_id, ref side, .. } = *flight;
+        let Flight {
+            bucket,
+            epoch,
+            id,
+            event_id,
+            ref side,
+            ..
+        } = *flight;
         let jitter = self.jitter();
         let policy = self.config.retry.clone();
-        let Some(tenancy) = self.tenancy(bucket, epoch) else { return };
-        let Some(item) = tenancy.find(id, event_id, side.as_ref()) else { return };
+        let Some(tenancy) = self.tenancy(bucket, epoch) else {
+            return;
+        };
+        let Some(item) = tenancy.find(id, event_id, side.as_ref()) else {
+            return;
+        };
         let item = item.clone();
         let kind = match policy.after(item.attempts + 1, jitter) {
-            Next::RetryAfter(pause) => ChangeKind::Retry { pause, error: reason.to_owned() },
-            Next::GiveUp => ChangeKind::Fail { error: reason.to_owned() },
+            Next::RetryAfter(pause) => ChangeKind::Retry {
+                pause,
+                error: reason.to_owned(),
+            },
+            Next::GiveUp => ChangeKind::Fail {
+                error: reason.to_owned(),
+            },
         };
         self.tally.attempts_failed += 1;
         self.begin_change(bucket, &item, side.as_ref(), kind, now);
@@ -145,21 +174,24 @@ impl Relay {
         now: Duration,
     ) {
         self.tally.attempts_failed += 1;
-        self.begin_change(bucket, item, side, ChangeKind::Fail { error: fault.to_string() }, now);
+        self.begin_change(
+            bucket,
+            item,
+            side,
+            ChangeKind::Fail {
+                error: fault.to_string(),
+            },
+            now,
+        );
     }
 
-    fn begin_change(
-        &mut self,
-        bucket: i16,
-        item: &Item,
-        side: Option<&LaneKey>,
-        kind: ChangeKind,
-        now: Duration,
-    ) {
+    fn begin_change(&mut self, bucket: i16, item: &Item, side: Option<&LaneKey>, kind: ChangeKind, now: Duration) {
         let key = side.cloned().unwrap_or_else(|| LaneKey::of(&item.event));
         let topic = &mut self.topics[item.topic];
         topic.suspects.remove(&(bucket, item.event.id));
-        let Some(tenancy) = self.tenancies.get_mut(&bucket) else { return };
+        let Some(tenancy) = self.tenancies.get_mut(&bucket) else {
+            return;
+        };
         let epoch = tenancy.epoch;
         match side {
             None => tenancy.set(item.event.id, Progress::Changing),
@@ -172,8 +204,17 @@ impl Relay {
         let blocked = tenancy.blocked.entry(key.clone()).or_default();
         blocked.is_recovering = false;
         let rows = vec![(item.event.id, item.event.event_id)];
-        let request = ChangeRequest { bucket, epoch, kind, rows };
-        self.changes.push_back(Change { request, key, is_side: side.is_some() });
+        let request = ChangeRequest {
+            bucket,
+            epoch,
+            kind,
+            rows,
+        };
+        self.changes.push_back(Change {
+            request,
+            key,
+            is_side: side.is_some(),
+        });
         self.next_change = self.next_change.min(now);
     }
 
@@ -194,12 +235,15 @@ impl Relay {
 
     /// Whether a change of this key waits or is under way, for rows that `concerns` names.
     pub(super) fn has_change(&self, bucket: i16, epoch: i64, key: &LaneKey, concerns: impl Fn(i64) -> bool) -> bool {
-        self.changes.iter().chain(self.changing.iter().map(|(_, change)| change)).any(|change| {
-            change.request.bucket == bucket
-                && change.request.epoch == epoch
-                && change.key == *key
-                && change.request.rows.iter().any(|(id, _)| concerns(*id))
-        })
+        self.changes
+            .iter()
+            .chain(self.changing.iter().map(|(_, change)| change))
+            .any(|change| {
+                change.request.bucket == bucket
+                    && change.request.epoch == epoch
+                    && change.key == *key
+                    && change.request.rows.iter().any(|(id, _)| concerns(*id))
+            })
     }
 
     /// A retry, park or fail has committed, or was fenced.
@@ -222,7 +266,9 @@ impl Relay {
         let is_halt = self.config.halt_topics.is_on(key.topic());
         let keeps_parked = self.rules.hold(Rule::RingUntilReadAfterPark);
         self.next_look = Duration::ZERO;
-        let Some(tenancy) = self.tenancy(request.bucket, request.epoch) else { return };
+        let Some(tenancy) = self.tenancy(request.bucket, request.epoch) else {
+            return;
+        };
         let blocked = tenancy.blocked.entry(key).or_default();
         blocked.changed_op = later;
         if matches!(request.kind, ChangeKind::Fail { .. }) && is_halt && !changed.is_empty() {
@@ -266,7 +312,9 @@ impl Relay {
             return;
         }
         let Change { request, key, is_side } = change;
-        let Some(tenancy) = self.tenancy(request.bucket, request.epoch) else { return };
+        let Some(tenancy) = self.tenancy(request.bucket, request.epoch) else {
+            return;
+        };
         for (id, _) in &request.rows {
             if is_side {
                 if let Some(blocked) = tenancy.blocked.get_mut(&key) {

@@ -35,7 +35,10 @@ impl Relay {
             halt: self.config.halt_topics.clone(),
         };
         let op = self.next_op();
-        self.looking = Some(Looking { op, request: request.clone() });
+        self.looking = Some(Looking {
+            op,
+            request: request.clone(),
+        });
         self.next_look = now + self.config.look_interval;
         commands.push(Command::Look(op, request));
     }
@@ -51,7 +54,9 @@ impl Relay {
             return;
         }
         // Something asked for a look while this one was under way, or pages are left: soon again.
-        self.next_look = self.next_look.min((now + self.config.look_interval).max(now + LOOK_PAUSE));
+        self.next_look = self
+            .next_look
+            .min((now + self.config.look_interval).max(now + LOOK_PAUSE));
         for asked in &request.buckets {
             if !answer.owned.contains(&asked.bucket) {
                 self.lose(asked.bucket, asked.epoch);
@@ -69,9 +74,16 @@ impl Relay {
         let halts_are_read = self.rules.hold(Rule::HaltsAreRead);
         let rows: Vec<_> = answer.rows.extract_if(.., |row| row.event.bucket == bucket).collect();
         let halted: Vec<_> = answer.halted.extract_if(.., |head| head.bucket == bucket).collect();
-        let cut: BTreeSet<i32> = answer.cut.iter().filter(|(b, _)| *b == bucket).map(|(_, hash)| *hash).collect();
+        let cut: BTreeSet<i32> = answer
+            .cut
+            .iter()
+            .filter(|(b, _)| *b == bucket)
+            .map(|(_, hash)| *hash)
+            .collect();
         let topics: Vec<usize> = rows.iter().map(|row| self.topic_number(&row.event.topic)).collect();
-        let Some(tenancy) = self.tenancies.get_mut(&bucket).filter(|t| t.epoch == epoch) else { return };
+        let Some(tenancy) = self.tenancies.get_mut(&bucket).filter(|t| t.epoch == epoch) else {
+            return;
+        };
 
         let seen: BTreeSet<i64> = rows.iter().map(|row| row.event.id).collect();
         for (key, blocked) in &mut tenancy.blocked {
@@ -80,10 +92,10 @@ impl Relay {
                 continue;
             }
             blocked.looked_op = op;
-            let is_cut = cut.contains(&hash);
+            // Also what lies above the cut of a look goes: a row below it may have been put back meanwhile.
             blocked.side.retain(|id, item| match item.progress {
                 Progress::Settled(since) => since > op,
-                Progress::Queued => is_cut || seen.contains(id),
+                Progress::Queued => seen.contains(id),
                 _ => true,
             });
         }
@@ -99,7 +111,10 @@ impl Relay {
                 }
             }
             let key = LaneKey::of(&row.event);
-            let blocked = tenancy.blocked.entry(key.clone()).or_insert_with(|| Blocked { looked_op: op, ..Blocked::default() });
+            let blocked = tenancy.blocked.entry(key.clone()).or_insert_with(|| Blocked {
+                looked_op: op,
+                ..Blocked::default()
+            });
             with_rows.insert(key);
             match blocked.side.get_mut(&id) {
                 Some(known) if known.progress == Progress::Queued && known.is(&row.event) => {
@@ -115,7 +130,10 @@ impl Relay {
         let mut halted_now: BTreeSet<LaneKey> = BTreeSet::new();
         for head in halted {
             let key = LaneKey::new(&head.topic, head.key.as_deref(), head.event_id);
-            let blocked = tenancy.blocked.entry(key.clone()).or_insert_with(|| Blocked { looked_op: op, ..Blocked::default() });
+            let blocked = tenancy.blocked.entry(key.clone()).or_insert_with(|| Blocked {
+                looked_op: op,
+                ..Blocked::default()
+            });
             let is_first = halted_now.insert(key);
             blocked.halted_at = match blocked.halted_at {
                 Some(at) if !is_first => Some(at.min(head.id)),
@@ -135,24 +153,53 @@ impl Relay {
         }
         tenancy.is_dirty = true;
         // Which keys this look frees.
-        let candidates: Vec<LaneKey> = tenancy.blocked.keys().filter(|key| covers(key.hash())).cloned().collect();
+        let candidates: Vec<LaneKey> = tenancy
+            .blocked
+            .keys()
+            .filter(|key| covers(key.hash()))
+            .cloned()
+            .collect();
         for key in candidates {
             let has_rows = with_rows.contains(&key) || cut.contains(&key.hash());
-            self.free_if_clear(bucket, epoch, &key, op, has_rows, halted_now.contains(&key), halts_are_read);
+            self.free_if_clear(
+                bucket,
+                epoch,
+                &key,
+                op,
+                has_rows,
+                halted_now.contains(&key),
+                halts_are_read,
+            );
         }
     }
 
     #[expect(clippy::too_many_arguments, reason = "what one look says of one key, used once")]
-    fn free_if_clear(&mut self, bucket: i16, epoch: i64, key: &LaneKey, op: Op, has_rows: bool, is_halted: bool, halts_are_read: bool) {
+    fn free_if_clear(
+        &mut self,
+        bucket: i16,
+        epoch: i64,
+        key: &LaneKey,
+        op: Op,
+        has_rows: bool,
+        is_halted: bool,
+        halts_are_read: bool,
+    ) {
         let has_change = self.has_change(bucket, epoch, key, |_| true);
         let counts_later = self.rules.hold(Rule::LookAfterPark);
-        let Some(tenancy) = self.tenancies.get_mut(&bucket) else { return };
-        let Some(blocked) = tenancy.blocked.get_mut(key) else { return };
+        let Some(tenancy) = self.tenancies.get_mut(&bucket) else {
+            return;
+        };
+        let Some(blocked) = tenancy.blocked.get_mut(key) else {
+            return;
+        };
         if !is_halted && blocked.halted_at.is_some() && blocked.halted_op <= op && halts_are_read {
             blocked.halted_at = None;
         }
         let is_stale = counts_later && blocked.changed_op > op;
-        let has_side = blocked.side.values().any(|item| !matches!(item.progress, Progress::Settled(_)));
+        let has_side = blocked
+            .side
+            .values()
+            .any(|item| !matches!(item.progress, Progress::Settled(_)));
         if blocked.halted_at.is_some() || has_rows || has_change || is_stale || has_side {
             return;
         }
@@ -168,8 +215,12 @@ impl Relay {
         if now < self.next_side {
             return;
         }
-        let buckets: Vec<i16> =
-            self.tenancies.values().filter(|t| !t.blocked.is_empty() && t.is_looked && !t.is_draining).map(|t| t.bucket).collect();
+        let buckets: Vec<i16> = self
+            .tenancies
+            .values()
+            .filter(|t| !t.blocked.is_empty() && t.is_looked && !t.is_draining)
+            .map(|t| t.bucket)
+            .collect();
         if buckets.is_empty() {
             return;
         }
@@ -199,7 +250,11 @@ impl Relay {
             return None;
         }
         let in_order = rules.hold(Rule::SideInOrder);
-        let mut below = tenancy.ring.range(..id).map(|(_, item)| item).filter(|item| key.is_of(&item.event));
+        let mut below = tenancy
+            .ring
+            .range(..id)
+            .map(|(_, item)| item)
+            .filter(|item| key.is_of(&item.event));
         if below.any(|item| match item.progress {
             Progress::Queued => rules.hold(Rule::ParkAll),
             Progress::Changing => in_order,
@@ -221,7 +276,12 @@ impl Relay {
     /// Moves the queued followers of blocked keys to the side lane. So is what waits for a topic that
     /// takes nothing, before it fills the ring of its bucket or the memory of the instance.
     pub(super) fn park(&mut self, now: Duration) {
-        let buckets: Vec<i16> = self.tenancies.values().filter(|t| !t.queued.is_empty() && t.is_looked).map(|t| t.bucket).collect();
+        let buckets: Vec<i16> = self
+            .tenancies
+            .values()
+            .filter(|t| !t.queued.is_empty() && t.is_looked)
+            .map(|t| t.bucket)
+            .collect();
         let has_room = self.has_room();
         for bucket in buckets {
             let tenancy = &self.tenancies[&bucket];
@@ -234,9 +294,14 @@ impl Relay {
             for id in &tenancy.queued {
                 let Some(item) = tenancy.ring.get(id) else { continue };
                 let waits_for_topic = is_crowded && self.topics[item.topic].trouble().is_some();
-                let is_blocked = tenancy.block_of(&item.event).is_some_and(|b| is_crowded || !b.may_wait(*id));
+                let is_blocked = tenancy
+                    .block_of(&item.event)
+                    .is_some_and(|b| is_crowded || !b.may_wait(*id));
                 if is_blocked || waits_for_topic {
-                    parked.entry(LaneKey::of(&item.event)).or_default().push((*id, item.event.event_id));
+                    parked
+                        .entry(LaneKey::of(&item.event))
+                        .or_default()
+                        .push((*id, item.event.event_id));
                 }
             }
             for (key, mut rows) in parked {
@@ -250,7 +315,9 @@ impl Relay {
     }
 
     fn begin_park(&mut self, bucket: i16, key: LaneKey, rows: Vec<(i64, uuid::Uuid)>) {
-        let Some(tenancy) = self.tenancies.get_mut(&bucket) else { return };
+        let Some(tenancy) = self.tenancies.get_mut(&bucket) else {
+            return;
+        };
         if rows.is_empty() {
             return;
         }
@@ -258,8 +325,17 @@ impl Relay {
             tenancy.set(*id, Progress::Changing);
         }
         tenancy.blocked.entry(key.clone()).or_default();
-        let request = ChangeRequest { bucket, epoch: tenancy.epoch, kind: ChangeKind::Park, rows };
-        self.changes.push_back(super::settling::Change { request, key, is_side: false });
+        let request = ChangeRequest {
+            bucket,
+            epoch: tenancy.epoch,
+            kind: ChangeKind::Park,
+            rows,
+        };
+        self.changes.push_back(super::settling::Change {
+            request,
+            key,
+            is_side: false,
+        });
     }
 }
 
