@@ -57,8 +57,7 @@ async fn serve(
         () = shutdown.cancelled() => return Ok(()),
         started = start(settings, health) => started?,
     };
-    let options =
-        connect_options(&settings.database, "triage-service").context("read database.url")?;
+    let options = connect_options(&settings.database, "triage-service").context("read database.url")?;
     let session = Session::new(&settings.database);
 
     let mut background = JoinSet::new();
@@ -73,13 +72,8 @@ async fn serve(
 
     let doorbell = Doorbell::new(options);
     let (arrivals, arrived) = mpsc::channel(settings.intake.chunks);
-    let (consumer, partitions) = Consumer::start(
-        consumer_options(settings),
-        arrivals,
-        health.clone(),
-        metrics.clone(),
-    )
-    .context("start the consumer")?;
+    let (consumer, partitions) = Consumer::start(consumer_options(settings), arrivals, health.clone(), metrics.clone())
+        .context("start the consumer")?;
     let runner = Runner {
         intake: Intake::new(settings.intake.limits(), Safeguards::default()),
         inbox: Arc::new(started),
@@ -125,8 +119,7 @@ async fn start(settings: &Settings, health: &Health) -> anyhow::Result<PgInbox> 
         .await
         .context("prepare the schema")?;
 
-    let connect =
-        connect_options(&settings.database, "triage-service").context("read database.url")?;
+    let connect = connect_options(&settings.database, "triage-service").context("read database.url")?;
     let options = InboxOptions {
         connect,
         session: Session::new(&settings.database).indexed(),
@@ -134,7 +127,13 @@ async fn start(settings: &Settings, health: &Health) -> anyhow::Result<PgInbox> 
         confirm_duplicates: settings.intake.confirm_duplicates,
     };
     let topic: Arc<str> = settings.topics.input.as_str().into();
-    let open = || async { Ok(PgInbox::open(options.clone(), settings.consumer(), &topic).await?) };
+    let limit = Duration::from_millis(settings.intake.attempt_timeout_ms);
+    let open = || async {
+        let opened = PgInbox::open(options.clone(), settings.consumer(), &topic);
+        Ok(tokio::time::timeout(limit, opened)
+            .await
+            .context("postgres does not answer")??)
+    };
     let inbox = patiently(PART_POSTGRES, pace, health, open).await;
     health.ready(PART_POSTGRES);
 
@@ -212,10 +211,7 @@ fn client(settings: &Settings) -> ClientConfig {
 fn triage(settings: &Settings) -> anyhow::Result<Triage> {
     Ok(Triage {
         policies: settings.policy.policies(),
-        accepted: settings
-            .intake
-            .accepted()
-            .context("read intake.accepted_types")?,
+        accepted: settings.intake.accepted().context("read intake.accepted_types")?,
         consumer: settings.consumer().to_owned(),
         group: settings.group().to_owned(),
         output_topic: settings.topics.output.clone(),

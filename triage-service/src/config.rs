@@ -10,8 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use shared::cli::Service;
 use shared::config::{
-    DatabaseSettings, HttpSettings, KafkaSettings, Problems, Settings as SettingsTrait,
-    TelemetrySettings,
+    DatabaseSettings, HttpSettings, KafkaSettings, Problems, Settings as SettingsTrait, TelemetrySettings,
 };
 use shared::envelope::INPUT_RECEIVED;
 use shared::kafka::Role;
@@ -256,10 +255,7 @@ impl Settings {
 
     /// The name under which events are claimed.
     pub fn consumer(&self) -> &str {
-        self.intake
-            .consumer
-            .as_deref()
-            .unwrap_or_else(|| self.group())
+        self.intake.consumer.as_deref().unwrap_or_else(|| self.group())
     }
 }
 
@@ -272,26 +268,14 @@ impl TopicSettings {
             ("topics.dead_letter", &dead_letter),
         ];
         for (key, name) in names {
-            let is_legal =
-                |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-            if name.is_empty()
-                || name.len() > 249
-                || !name.bytes().all(is_legal)
-                || name == "."
-                || name == ".."
-            {
-                problems.add(
-                    key,
-                    "is no topic name: 1 to 249 letters, digits, '.', '_' or '-'",
-                );
+            let is_legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+            if name.is_empty() || name.len() > 249 || !name.bytes().all(is_legal) || name == "." || name == ".." {
+                problems.add(key, "is no topic name: 1 to 249 letters, digits, '.', '_' or '-'");
             }
         }
         for (key, name) in &names[1..] {
             if *name == &self.input {
-                problems.add(
-                    *key,
-                    "must not be the input: the service would read what it writes",
-                );
+                problems.add(*key, "must not be the input: the service would read what it writes");
             }
         }
     }
@@ -299,11 +283,7 @@ impl TopicSettings {
 
 impl IntakeSettings {
     fn check(&self, problems: &mut Problems) {
-        if self
-            .consumer
-            .as_ref()
-            .is_some_and(|name| name.trim().is_empty())
-        {
+        if self.consumer.as_ref().is_some_and(|name| name.trim().is_empty()) {
             problems.add("intake.consumer", "must not be blank");
         }
         if self.accepted().is_none() {
@@ -317,11 +297,7 @@ impl IntakeSettings {
             ("intake.batch_records", self.batch_records, 10_000),
             ("intake.batch_bytes", self.batch_bytes, 256 * 1024 * 1024),
             ("intake.buffer_records", self.buffer_records, 10_000_000),
-            (
-                "intake.buffer_bytes",
-                self.buffer_bytes,
-                8 * 1024 * 1024 * 1024,
-            ),
+            ("intake.buffer_bytes", self.buffer_bytes, 8 * 1024 * 1024 * 1024),
             ("intake.chunk_records", self.chunk_records, 100_000),
             ("intake.chunks", self.chunks, 1_000),
         ];
@@ -345,22 +321,16 @@ impl IntakeSettings {
             }
         }
         if self.retry_max_ms < self.retry_initial_ms {
-            problems.add(
-                "intake.retry_max_ms",
-                "must not be less than intake.retry_initial_ms",
-            );
+            problems.add("intake.retry_max_ms", "must not be less than intake.retry_initial_ms");
         }
     }
 
     /// What is decided; `None` if the list cannot be read.
     pub fn accepted(&self) -> Option<Accepted> {
-        let pairs = self
-            .accepted_types
-            .iter()
-            .map(|text| match text.rsplit_once('@') {
-                Some((name, version)) => Some((name.to_owned(), version.parse().ok()?)),
-                None => Some((text.clone(), 1)),
-            });
+        let pairs = self.accepted_types.iter().map(|text| match text.rsplit_once('@') {
+            Some((name, version)) => Some((name.to_owned(), version.parse().ok()?)),
+            None => Some((text.clone(), 1)),
+        });
         let pairs: Vec<(String, u32)> = pairs.collect::<Option<_>>()?;
         let is_usable = !pairs.is_empty() && pairs.iter().all(|(name, _)| !name.trim().is_empty());
         is_usable.then(|| Accepted::new(pairs))
@@ -397,16 +367,8 @@ impl RetentionSettings {
             ("retention.claims_days", self.claims_days, 36_500),
             ("retention.decisions_days", self.decisions_days, 36_500),
             ("retention.days_ahead", self.days_ahead, 365),
-            (
-                "retention.outbox_leaf_rows",
-                self.outbox_leaf_rows,
-                1_000_000_000,
-            ),
-            (
-                "retention.outbox_leaves_ahead",
-                self.outbox_leaves_ahead,
-                1_000,
-            ),
+            ("retention.outbox_leaf_rows", self.outbox_leaf_rows, 1_000_000_000),
+            ("retention.outbox_leaves_ahead", self.outbox_leaves_ahead, 1_000),
             ("retention.thin_rows", self.thin_rows, 1_000_000),
         ];
         for (key, value, max) in bounds {

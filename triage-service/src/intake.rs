@@ -99,10 +99,10 @@ pub enum Verdict {
     ClaimGone,
     /// Nothing is stored: somebody else holds a claim and does not end.
     LockTimeout,
-    /// Nothing is stored: the store is in trouble.
-    Unavailable,
-    /// Whether it is stored is not known.
-    Unclear,
+    /// Nothing is stored: the store is in trouble, of which this is what it said.
+    Unavailable(String),
+    /// Whether it is stored is not known, and why not.
+    Unclear(String),
 }
 
 /// What is to be done next.
@@ -180,10 +180,7 @@ impl Intake {
     pub fn note(&mut self, fact: Fact) -> Vec<Step> {
         let mut steps = Vec::new();
         match fact {
-            Fact::Assigned {
-                partition,
-                assignment,
-            } => {
+            Fact::Assigned { partition, assignment } => {
                 self.assignments.begin(partition, assignment);
                 if self.drain == Drain::Not {
                     steps.push(Step::Resume(vec![partition])); // a pause may have outlived the assignment before
@@ -236,7 +233,7 @@ impl Intake {
         };
         match verdict {
             Verdict::Committed => self.pass(id, &piece, steps),
-            Verdict::Unclear if !self.safeguards.hold(Safeguard::RetryUnclearCommits) => {
+            Verdict::Unclear(_) if !self.safeguards.hold(Safeguard::RetryUnclearCommits) => {
                 self.pass(id, &piece, steps)
             }
             Verdict::TakeOver(records) => flight.put_back(piece.divide(&records)),
@@ -265,7 +262,7 @@ impl Intake {
                     steps,
                 );
             }
-            Verdict::LockTimeout | Verdict::Unavailable | Verdict::Unclear => {
+            Verdict::LockTimeout | Verdict::Unavailable(_) | Verdict::Unclear(_) => {
                 flight.wait(id, piece, self.safeguards, steps);
             }
         }
@@ -273,10 +270,7 @@ impl Intake {
 
     /// Notes that the records of a piece are done, and stores the offsets that this allows.
     fn pass(&mut self, id: BatchId, piece: &Piece, steps: &mut Vec<Step>) {
-        let flight = self
-            .flights
-            .get_mut(&id)
-            .expect("its caller has just seen it");
+        let flight = self.flights.get_mut(&id).expect("its caller has just seen it");
         flight.attempts = 0;
         let (batch, owners) = (Arc::clone(&flight.batch), flight.owners.clone());
         for (partition, assignment) in owners {
@@ -304,9 +298,7 @@ impl Intake {
             } else {
                 None // the result of an assignment that is over
             };
-            if let Some(offset) =
-                offset.filter(|_| self.safeguards.hold(Safeguard::StoreAfterCommit))
-            {
+            if let Some(offset) = offset.filter(|_| self.safeguards.hold(Safeguard::StoreAfterCommit)) {
                 steps.push(Step::Store {
                     partition,
                     assignment: held.assignment,
@@ -353,11 +345,9 @@ impl Intake {
         let (flights, assignments) = (&self.flights, &mut self.assignments);
         self.revokes.retain(|(revoke, partitions)| {
             let is_running = |&partition: &i32| {
-                assignments.get(partition).is_some_and(|held| {
-                    flights
-                        .values()
-                        .any(|f| f.is_running(partition, held.assignment))
-                })
+                assignments
+                    .get(partition)
+                    .is_some_and(|held| flights.values().any(|f| f.is_running(partition, held.assignment)))
             };
             if partitions.iter().any(is_running) {
                 return true;
@@ -385,23 +375,21 @@ impl Intake {
             }
         }
         while free > 0 {
-            let busy: HashSet<(i32, Assignment)> =
-                if self.safeguards.hold(Safeguard::OneBatchPerPartition) {
-                    self.flights
-                        .values()
-                        .flat_map(|flight| flight.owners.iter().map(|(&p, &a)| (p, a)))
-                        .collect()
-                } else {
-                    HashSet::new()
-                };
+            let busy: HashSet<(i32, Assignment)> = if self.safeguards.hold(Safeguard::OneBatchPerPartition) {
+                self.flights
+                    .values()
+                    .flat_map(|flight| flight.owners.iter().map(|(&p, &a)| (p, a)))
+                    .collect()
+            } else {
+                HashSet::new()
+            };
             let Some((owners, entries)) = self.assignments.take_batch(&self.limits, &busy) else {
                 return;
             };
             let batch = Arc::new(Batch::new(entries));
             if !self.safeguards.hold(Safeguard::StoreAfterCommit) {
                 for record in batch.records() {
-                    let (partition, assignment) =
-                        (record.at.partition, owners[&record.at.partition]);
+                    let (partition, assignment) = (record.at.partition, owners[&record.at.partition]);
                     steps.push(Step::Store {
                         partition,
                         assignment,

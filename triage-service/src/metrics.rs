@@ -1,8 +1,7 @@
 //! Every metric of the service. What a transaction did is counted after its commit.
 
 use prometheus::{
-    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    exponential_buckets,
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, exponential_buckets,
 };
 
 use crate::domain::dead_letter::Reason;
@@ -44,28 +43,19 @@ impl Metrics {
             registry.register(Box::new(metric.clone()))?;
             Ok(metric)
         };
-        let counters = |name: &str,
-                        help: &str,
-                        label: &str,
-                        values: &[&str]|
-         -> Result<IntCounterVec, prometheus::Error> {
-            let metric = IntCounterVec::new(Opts::new(name, help), &[label])?;
-            values
-                .iter()
-                .for_each(|value| drop(metric.with_label_values(&[value])));
-            registry.register(Box::new(metric.clone()))?;
-            Ok(metric)
-        };
-        let histogram =
-            |name: &str, help: &str, buckets: Vec<f64>| -> Result<Histogram, prometheus::Error> {
-                let metric = Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))?;
+        let counters =
+            |name: &str, help: &str, label: &str, values: &[&str]| -> Result<IntCounterVec, prometheus::Error> {
+                let metric = IntCounterVec::new(Opts::new(name, help), &[label])?;
+                values.iter().for_each(|value| drop(metric.with_label_values(&[value])));
                 registry.register(Box::new(metric.clone()))?;
                 Ok(metric)
             };
-        let assigned_partitions = IntGauge::new(
-            "triage_assigned_partitions",
-            "Partitions of the input held now.",
-        )?;
+        let histogram = |name: &str, help: &str, buckets: Vec<f64>| -> Result<Histogram, prometheus::Error> {
+            let metric = Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
+        let assigned_partitions = IntGauge::new("triage_assigned_partitions", "Partitions of the input held now.")?;
         registry.register(Box::new(assigned_partitions.clone()))?;
         let watermark_lag = IntGaugeVec::new(
             Opts::new(
@@ -82,10 +72,7 @@ impl Metrics {
                 "outcome",
                 &Outcome::ALL.map(Outcome::name),
             )?,
-            duplicates: counter(
-                "triage_duplicates_total",
-                "Records whose event was handled before.",
-            )?,
+            duplicates: counter("triage_duplicates_total", "Records whose event was handled before.")?,
             mismatches: counter(
                 "triage_payload_mismatches_total",
                 "Duplicates whose body is not the one decided.",
@@ -135,10 +122,7 @@ impl Metrics {
             )?,
             assigned_partitions,
             watermark_lag,
-            maintenance_failures: counter(
-                "triage_maintenance_failures_total",
-                "Upkeep of the tables that failed.",
-            )?,
+            maintenance_failures: counter("triage_maintenance_failures_total", "Upkeep of the tables that failed.")?,
         })
     }
 

@@ -87,10 +87,7 @@ fn urgent_email() -> Rule {
         equals: vec!["email".to_owned()],
     };
     Rule {
-        all_of: vec![
-            email,
-            contains(Field::Subject, &["urgent", "asap", "immediate"]),
-        ],
+        all_of: vec![email, contains(Field::Subject, &["urgent", "asap", "immediate"])],
         ..rule(
             "RULE_URGENT_EMAIL",
             Effect::Deny,
@@ -125,14 +122,7 @@ fn contains(field: Field, words: &[&str]) -> Condition {
     }
 }
 
-fn rule(
-    id: &str,
-    effect: Effect,
-    priority: Priority,
-    reason: &str,
-    category: &str,
-    action: &str,
-) -> Rule {
+fn rule(id: &str, effect: Effect, priority: Priority, reason: &str, category: &str, action: &str) -> Rule {
     Rule {
         id: id.to_owned(),
         effect,
@@ -153,19 +143,12 @@ impl PolicySettings {
         let mut ids = BTreeSet::new();
         for (index, rule) in self.rules.iter().enumerate() {
             if let Some(problem) = rule.problem() {
-                problems.add(
-                    "policy.rules",
-                    format!("rule {} ({}) {problem}", index + 1, rule.id),
-                );
+                problems.add("policy.rules", format!("rule {} ({}) {problem}", index + 1, rule.id));
             }
             if !ids.insert(&rule.id) {
                 problems.add(
                     "policy.rules",
-                    format!(
-                        "rule {} ({}) has the id of an earlier one",
-                        index + 1,
-                        rule.id
-                    ),
+                    format!("rule {} ({}) has the id of an earlier one", index + 1, rule.id),
                 );
             }
         }
@@ -176,17 +159,11 @@ impl PolicySettings {
             problems.add("policy.default", "must have no conditions");
         }
         if self.drill_panic_text.as_ref().is_some_and(String::is_empty) {
-            problems.add(
-                "policy.drill_panic_text",
-                "must not be empty: every text holds it",
-            );
+            problems.add("policy.drill_panic_text", "must not be empty: every text holds it");
         }
         for (key, value) in [
             ("policy.cost.input_bytes_max", self.cost.input_bytes_max),
-            (
-                "policy.cost.estimated_tokens_max",
-                self.cost.estimated_tokens_max,
-            ),
+            ("policy.cost.estimated_tokens_max", self.cost.estimated_tokens_max),
         ] {
             if value == 0 {
                 problems.add(key, "must be at least 1");
@@ -200,12 +177,7 @@ impl PolicySettings {
             input_bytes_max: self.cost.input_bytes_max,
             estimated_tokens_max: self.cost.estimated_tokens_max,
         };
-        let policies = PolicySet::from_rules(
-            self.version.clone(),
-            guard,
-            self.rules.clone(),
-            self.default.clone(),
-        );
+        let policies = PolicySet::from_rules(self.version.clone(), guard, self.rules.clone(), self.default.clone());
         match &self.drill_panic_text {
             Some(text) => policies.with_first(Box::new(PanicDrill { text: text.clone() })),
             None => policies,

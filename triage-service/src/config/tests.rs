@@ -20,10 +20,7 @@ fn environment(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
 fn problems(pairs: &[(&str, &str)]) -> Vec<String> {
     match load_from::<Settings>(None, environment(pairs)) {
         Ok(_) => Vec::new(),
-        Err(errors) => errors
-            .problems()
-            .map(|problem| problem.key.clone())
-            .collect(),
+        Err(errors) => errors.problems().map(|problem| problem.key.clone()).collect(),
     }
 }
 
@@ -96,14 +93,8 @@ fn decide(
         value: Some(value.to_string().into_bytes()),
         headers: Headers::new(),
     };
-    let case = Reading::of(&record, &Accepted::default())
-        .case
-        .expect("a valid input");
-    let ruling = settings
-        .policies()
-        .decide(&case)
-        .expect("no policy fails")
-        .ruling;
+    let case = Reading::of(&record, &Accepted::default()).case.expect("a valid input");
+    let ruling = settings.policies().decide(&case).expect("no policy fails").ruling;
     (ruling.outcome, ruling.reason_code.name(), ruling.rule)
 }
 
@@ -112,46 +103,11 @@ fn the_default_is_the_sample_policy() {
     let (accept, reject) = (Outcome::Accept, Outcome::Reject);
     let (default, denied) = ("ACCEPTED_BY_DEFAULT", "POLICY_REJECTED");
     let table = [
-        (
-            "web",
-            None,
-            "All is well",
-            accept,
-            default,
-            "RULE_DEFAULT_ACCEPT",
-        ),
-        (
-            "web",
-            None,
-            "An ERROR came up",
-            reject,
-            denied,
-            "RULE_ERROR_KEYWORDS",
-        ),
-        (
-            "web",
-            None,
-            "it failed",
-            reject,
-            denied,
-            "RULE_ERROR_KEYWORDS",
-        ),
-        (
-            "chat",
-            None,
-            "BroKen again",
-            reject,
-            denied,
-            "RULE_ERROR_KEYWORDS",
-        ),
-        (
-            "chat",
-            None,
-            "It is Not Working",
-            reject,
-            denied,
-            "RULE_ERROR_KEYWORDS",
-        ),
+        ("web", None, "All is well", accept, default, "RULE_DEFAULT_ACCEPT"),
+        ("web", None, "An ERROR came up", reject, denied, "RULE_ERROR_KEYWORDS"),
+        ("web", None, "it failed", reject, denied, "RULE_ERROR_KEYWORDS"),
+        ("chat", None, "BroKen again", reject, denied, "RULE_ERROR_KEYWORDS"),
+        ("chat", None, "It is Not Working", reject, denied, "RULE_ERROR_KEYWORDS"),
         (
             "email",
             Some("URGENT: read"),
@@ -176,62 +132,13 @@ fn the_default_is_the_sample_policy() {
             denied,
             "RULE_URGENT_EMAIL",
         ),
-        (
-            "web",
-            Some("urgent"),
-            "hello",
-            accept,
-            default,
-            "RULE_DEFAULT_ACCEPT",
-        ),
-        (
-            "email",
-            None,
-            "urgent",
-            accept,
-            default,
-            "RULE_DEFAULT_ACCEPT",
-        ),
-        (
-            "web",
-            None,
-            "Maybe it is fine",
-            accept,
-            default,
-            "RULE_WEAK_SIGNAL",
-        ),
-        (
-            "web",
-            None,
-            "I am not sure",
-            accept,
-            default,
-            "RULE_WEAK_SIGNAL",
-        ),
-        (
-            "web",
-            None,
-            "my first day",
-            accept,
-            default,
-            "RULE_WEAK_SIGNAL",
-        ),
-        (
-            "web",
-            None,
-            "maybe broken",
-            reject,
-            denied,
-            "RULE_ERROR_KEYWORDS",
-        ),
-        (
-            "email",
-            Some("urgent"),
-            "maybe",
-            reject,
-            denied,
-            "RULE_URGENT_EMAIL",
-        ),
+        ("web", Some("urgent"), "hello", accept, default, "RULE_DEFAULT_ACCEPT"),
+        ("email", None, "urgent", accept, default, "RULE_DEFAULT_ACCEPT"),
+        ("web", None, "Maybe it is fine", accept, default, "RULE_WEAK_SIGNAL"),
+        ("web", None, "I am not sure", accept, default, "RULE_WEAK_SIGNAL"),
+        ("web", None, "my first day", accept, default, "RULE_WEAK_SIGNAL"),
+        ("web", None, "maybe broken", reject, denied, "RULE_ERROR_KEYWORDS"),
+        ("email", Some("urgent"), "maybe", reject, denied, "RULE_URGENT_EMAIL"),
     ];
     for (channel, subject, text, outcome, code, rule) in table {
         let decided = decide(&PolicySettings::default(), channel, subject, text);
@@ -256,11 +163,7 @@ fn what_costs_too_much_is_rejected_before_any_rule_is_asked() {
     let decided = decide(&settings, "web", None, &"word ".repeat(100));
     assert_eq!(
         decided,
-        (
-            Outcome::Reject,
-            "COST_LIMIT_EXCEEDED",
-            "RULE_COST_GUARD".to_owned()
-        )
+        (Outcome::Reject, "COST_LIMIT_EXCEEDED", "RULE_COST_GUARD".to_owned())
     );
 }
 
@@ -282,10 +185,7 @@ fn rules_come_from_a_file() {
     let [rule] = &loaded.settings.policy.rules[..] else {
         panic!("{:?}", loaded.settings.policy)
     };
-    assert_eq!(
-        (rule.id.as_str(), rule.ruling().outcome),
-        ("RULE_VIP", Outcome::Defer)
-    );
+    assert_eq!((rule.id.as_str(), rule.ruling().outcome), ("RULE_VIP", Outcome::Defer));
     assert_eq!(Settings::PREFIX, "TRIAGE__");
 }
 

@@ -65,11 +65,7 @@ impl Reading {
     /// an id could be seen in it.
     pub fn of(record: &Record, accepted: &Accepted) -> Self {
         let Some(value) = &record.value else {
-            return Self::unnamed(
-                record,
-                Reason::Tombstone,
-                "the record has no value".to_owned(),
-            );
+            return Self::unnamed(record, Reason::Tombstone, "the record has no value".to_owned());
         };
         let envelope = match Envelope::decode(value) {
             Ok(envelope) => envelope,
@@ -103,18 +99,11 @@ impl Reading {
 
     /// What duplicates of the record are compared with.
     pub fn claim_digest(&self) -> ClaimDigest {
-        self.value_digest[..16]
-            .try_into()
-            .expect("SHA-256 has 32 bytes")
+        self.value_digest[..16].try_into().expect("SHA-256 has 32 bytes")
     }
 }
 
-fn case(
-    envelope: Envelope,
-    record: &Record,
-    input_bytes: usize,
-    accepted: &Accepted,
-) -> Result<Case, SetAside> {
+fn case(envelope: Envelope, record: &Record, input_bytes: usize, accepted: &Accepted) -> Result<Case, SetAside> {
     if !accepted.contains(&envelope.event_type, envelope.event_version) {
         return Err(SetAside {
             reason: Reason::UnsupportedType,
@@ -124,13 +113,10 @@ fn case(
             ),
         });
     }
-    let input =
-        InputReceived::from_payload(&envelope.payload, record.timestamp_ms).map_err(|error| {
-            SetAside {
-                reason: Reason::ValidationFailed,
-                message: error.to_string(),
-            }
-        })?;
+    let input = InputReceived::from_payload(&envelope.payload, record.timestamp_ms).map_err(|error| SetAside {
+        reason: Reason::ValidationFailed,
+        message: error.to_string(),
+    })?;
     Ok(Case {
         event_id_text: envelope.event_id,
         input,

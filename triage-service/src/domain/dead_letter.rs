@@ -110,10 +110,7 @@ pub fn dead_letter(record: &Record, set_aside: &SetAside, context: Context<'_>) 
         text("dlt-timestamp", timestamp_ms.to_string());
     }
     text("dlt-reason", set_aside.reason.code().to_owned());
-    text(
-        "dlt-message",
-        shorten(&set_aside.message, MESSAGE_BYTES_MAX),
-    );
+    text("dlt-message", shorten(&set_aside.message, MESSAGE_BYTES_MAX));
     text("dlt-group", context.group.to_owned());
     text("dlt-attempts", "1".to_owned()); // trouble of the infrastructure counts none
     text("dlt-first-failure-at", failed_at.clone());
@@ -141,13 +138,11 @@ pub fn trace_context(headers: &Headers) -> (Option<String>, Option<String>) {
             .and_then(|value| std::str::from_utf8(value).ok())
             .map(str::trim)
     };
-    let Some(traceparent) = text("traceparent").filter(|value| parse_traceparent(value).is_some())
-    else {
+    let Some(traceparent) = text("traceparent").filter(|value| parse_traceparent(value).is_some()) else {
         return (None, None); // a tracestate means nothing without its traceparent
     };
-    let tracestate = text("tracestate").filter(|value| {
-        !value.is_empty() && value.len() <= 512 && value.bytes().all(|b| (0x20..0x7f).contains(&b))
-    });
+    let tracestate = text("tracestate")
+        .filter(|value| !value.is_empty() && value.len() <= 512 && value.bytes().all(|b| (0x20..0x7f).contains(&b)));
     (Some(traceparent.to_owned()), tracestate.map(str::to_owned))
 }
 

@@ -3,9 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
-use shared::envelope::{
-    DECISION_MADE, DecisionMade, Envelope, Motivation, MotivationType, Producer, Trace,
-};
+use shared::envelope::{DECISION_MADE, DecisionMade, Envelope, Motivation, MotivationType, Producer, Trace};
 use shared::headers::Headers;
 use shared::id::EventId;
 
@@ -90,8 +88,7 @@ pub fn outcome(
     let decision_id = event_id.derive(context.consumer, "decision");
     let decision_id_text = decision_id.as_uuid().to_string();
     let payload = payload(&decision_id_text, case, &decision);
-    let output_digest =
-        Sha256::digest(serde_json::to_vec(&payload).expect("payloads are plain data")).into();
+    let output_digest = Sha256::digest(serde_json::to_vec(&payload).expect("payloads are plain data")).into();
     let outcome_id = event_id.derive(context.consumer, "outcome");
     let envelope = Envelope {
         event_id: outcome_id.as_uuid().to_string(),
@@ -166,10 +163,7 @@ fn meta(decision_id: String, case: &Case, decision: &Decision) -> Map<String, Va
     Map::from_iter([
         ("inputId".to_owned(), text(&case.input.input_id)),
         ("decisionId".to_owned(), Value::String(decision_id)),
-        (
-            "decisionOutcome".to_owned(),
-            text(decision.ruling.outcome.name()),
-        ),
+        ("decisionOutcome".to_owned(), text(decision.ruling.outcome.name())),
         ("sourceEventId".to_owned(), text(&case.event_id_text)),
         ("policyVersion".to_owned(), text(&decision.policy_version)),
     ])

@@ -105,18 +105,10 @@ impl PolicySet {
                 Ok(Ok(Some(ruling))) => return Ok(self.decision(ruling, asked + 1)),
                 Ok(Ok(None)) => {}
                 Ok(Err(error)) => {
-                    return Err(failed(
-                        Reason::PolicyError,
-                        policy.name(),
-                        &error.to_string(),
-                    ));
+                    return Err(failed(Reason::PolicyError, policy.name(), &error.to_string()));
                 }
                 Err(panic) => {
-                    return Err(failed(
-                        Reason::PolicyPanic,
-                        policy.name(),
-                        panic_text(&*panic),
-                    ));
+                    return Err(failed(Reason::PolicyPanic, policy.name(), panic_text(&*panic)));
                 }
             }
         }
@@ -135,8 +127,7 @@ impl PolicySet {
 
 impl CostGuard {
     fn judge(&self, case: &Case) -> Option<Ruling> {
-        let tokens = (case.input.text.len() + case.input.subject.as_ref().map_or(0, String::len))
-            .div_ceil(4);
+        let tokens = (case.input.text.len() + case.input.subject.as_ref().map_or(0, String::len)).div_ceil(4);
         let reason = if case.input_bytes > self.input_bytes_max {
             format!(
                 "{} bytes, at most {} are judged",

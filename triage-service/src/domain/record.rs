@@ -50,9 +50,7 @@ impl Record {
             .iter()
             .map(|(name, value)| name.len() + value.map_or(0, <[u8]>::len) + 48)
             .sum();
-        160 + self.key.as_ref().map_or(0, Vec::len)
-            + self.value.as_ref().map_or(0, Vec::len)
-            + headers
+        160 + self.key.as_ref().map_or(0, Vec::len) + self.value.as_ref().map_or(0, Vec::len) + headers
     }
 
     /// SHA-256 of the value; of nothing, for a tombstone.

@@ -138,11 +138,7 @@ impl RulePolicy {
     /// Prepares a rule.
     pub fn new(rule: Rule) -> Self {
         let (all_of, any_of) = (fold(&rule.all_of), fold(&rule.any_of));
-        Self {
-            rule,
-            all_of,
-            any_of,
-        }
+        Self { rule, all_of, any_of }
     }
 }
 
@@ -153,8 +149,7 @@ impl Policy for RulePolicy {
 
     fn judge(&self, case: &Case) -> Result<Option<Ruling>, PolicyError> {
         let is_match = self.all_of.iter().all(|condition| condition.holds(case))
-            && (self.any_of.is_empty()
-                || self.any_of.iter().any(|condition| condition.holds(case)));
+            && (self.any_of.is_empty() || self.any_of.iter().any(|condition| condition.holds(case)));
         Ok(is_match.then(|| self.rule.ruling()))
     }
 }

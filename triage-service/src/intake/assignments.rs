@@ -46,11 +46,7 @@ impl Assignments {
     /// Buffers records; those of a partition that is leaving or gone belong to its next owner.
     pub(super) fn receive(&mut self, records: Vec<Record>) {
         for record in records {
-            if let Some(held) = self
-                .held
-                .get_mut(&record.at.partition)
-                .filter(|held| !held.is_leaving)
-            {
+            if let Some(held) = self.held.get_mut(&record.at.partition).filter(|held| !held.is_leaving) {
                 let sequence = held.watermark.deliver(record.at.offset);
                 held.buffer_bytes += record.size_bytes();
                 held.buffer.push_back((sequence, record));
@@ -97,11 +93,7 @@ impl Assignments {
 
     /// Takes records of partitions that are not busy until the batch is full or nothing more is
     /// buffered. None if nothing is.
-    pub(super) fn take_batch(
-        &mut self,
-        limits: &Limits,
-        busy: &HashSet<(i32, Assignment)>,
-    ) -> Option<Taken> {
+    pub(super) fn take_batch(&mut self, limits: &Limits, busy: &HashSet<(i32, Assignment)>) -> Option<Taken> {
         let turn: Vec<i32> = self
             .held
             .range(self.next..)
@@ -112,22 +104,14 @@ impl Assignments {
         let mut taken: BTreeMap<i32, Vec<(Sequence, Record)>> = BTreeMap::new();
         let (mut records, mut bytes) = (0, 0);
         for partition in turn {
-            let held = self
-                .held
-                .get_mut(&partition)
-                .expect("listed from the same map");
-            if held.is_leaving
-                || held.buffer.is_empty()
-                || busy.contains(&(partition, held.assignment))
-            {
+            let held = self.held.get_mut(&partition).expect("listed from the same map");
+            if held.is_leaving || held.buffer.is_empty() || busy.contains(&(partition, held.assignment)) {
                 continue;
             }
             let mut entries = Vec::new();
             while let Some((_, record)) = held.buffer.front() {
                 let size = record.size_bytes();
-                if records >= limits.batch_records
-                    || (records > 0 && bytes + size > limits.batch_bytes)
-                {
+                if records >= limits.batch_records || (records > 0 && bytes + size > limits.batch_bytes) {
                     break;
                 }
                 records += 1;
@@ -152,11 +136,7 @@ impl Assignments {
     ///
     /// Each partition has an equal share of the buffers. It goes on at half of its share: a pause throws
     /// away what the client has fetched ahead, so it must not be taken lightly.
-    pub(super) fn throttle(
-        &mut self,
-        limits: &Limits,
-        waiting: &HashSet<(i32, Assignment)>,
-    ) -> (Vec<i32>, Vec<i32>) {
+    pub(super) fn throttle(&mut self, limits: &Limits, waiting: &HashSet<(i32, Assignment)>) -> (Vec<i32>, Vec<i32>) {
         let shares = self.held.len().max(1);
         let (records_max, bytes_max) = (
             (limits.buffer_records / shares).max(1),
@@ -165,8 +145,7 @@ impl Assignments {
         let (mut pause, mut resume) = (Vec::new(), Vec::new());
         for (&partition, held) in self.held.iter_mut().filter(|(_, held)| !held.is_leaving) {
             let divisor = if held.is_paused { 2 } else { 1 };
-            let is_full = held.buffer.len() > records_max / divisor
-                || held.buffer_bytes > bytes_max / divisor;
+            let is_full = held.buffer.len() > records_max / divisor || held.buffer_bytes > bytes_max / divisor;
             let want = is_full || waiting.contains(&(partition, held.assignment));
             if want != held.is_paused {
                 held.is_paused = want;

@@ -123,8 +123,7 @@ impl<'a> Work<'a> {
         let readings = batch.readings(&triage.accepted);
         let mut seen = HashSet::with_capacity(piece.records.len());
         let mut is_first = |index: &u32| seen.insert(readings[*index as usize].event_id);
-        let (first, mut later): (Vec<u32>, Vec<u32>) =
-            piece.records.iter().copied().partition(&mut is_first);
+        let (first, mut later): (Vec<u32>, Vec<u32>) = piece.records.iter().copied().partition(&mut is_first);
         let mut work = Self {
             triage,
             records: batch.records(),
@@ -137,10 +136,7 @@ impl<'a> Work<'a> {
         if triage.safeguards.hold(Safeguard::DedupePerTransaction) {
             work.later = later;
         } else {
-            later = batch
-                .later_duplicates(&triage.accepted)
-                .into_iter()
-                .collect();
+            later = batch.later_duplicates(&triage.accepted).into_iter().collect();
             work.first.retain(|index| !later.contains(index));
         }
         work
@@ -155,10 +151,7 @@ impl<'a> Work<'a> {
         }
         let contested: Vec<u32> = self.contested(&ours);
         if !contested.is_empty() {
-            let mut ids: Vec<EventId> = contested
-                .iter()
-                .map(|&index| self.reading(index).event_id)
-                .collect();
+            let mut ids: Vec<EventId> = contested.iter().map(|&index| self.reading(index).event_id).collect();
             ids.sort_unstable();
             ids.dedup();
             let standing = transaction.conflicts(&ids).await?;
@@ -168,9 +161,7 @@ impl<'a> Work<'a> {
             }
         }
         if !written.events.is_empty() {
-            transaction
-                .append(&written.decisions, &written.events)
-                .await?;
+            transaction.append(&written.decisions, &written.events).await?;
         }
         transaction.commit().await?;
         Ok((Verdict::Committed, written.tally))
@@ -178,15 +169,8 @@ impl<'a> Work<'a> {
 
     /// Claims before anything else, in the order of the ids: owners that overlap wait for each other in
     /// one direction only.
-    async fn claim<T: InboxTransaction>(
-        &self,
-        transaction: &mut T,
-    ) -> Result<HashSet<EventId>, InboxError> {
-        let mut claims: Vec<Claim> = self
-            .first
-            .iter()
-            .map(|&index| self.claim_of(index))
-            .collect();
+    async fn claim<T: InboxTransaction>(&self, transaction: &mut T) -> Result<HashSet<EventId>, InboxError> {
+        let mut claims: Vec<Claim> = self.first.iter().map(|&index| self.claim_of(index)).collect();
         if self.triage.safeguards.hold(Safeguard::SortedClaims) {
             claims.sort_unstable_by_key(|claim| claim.event_id);
         }
@@ -235,17 +219,14 @@ impl<'a> Work<'a> {
             };
             let decided = case.and_then(|case| {
                 let decision = self.triage.policies.decide(case);
-                decision
-                    .map(|decision| (case, decision))
-                    .inspect_err(|set_aside| {
-                        written.set_aside.push((reading.event_id, set_aside.reason));
-                    })
+                decision.map(|decision| (case, decision)).inspect_err(|set_aside| {
+                    written.set_aside.push((reading.event_id, set_aside.reason));
+                })
             });
             match decided {
                 Ok((case, decision)) => {
                     written.tally.decisions.push(decision.ruling.outcome);
-                    let (row, event) =
-                        outcome(record, reading, case, decision, self.outcome_context());
+                    let (row, event) = outcome(record, reading, case, decision, self.outcome_context());
                     written.decisions.push(row);
                     written.events.push(self.traced(event));
                 }
@@ -276,16 +257,8 @@ impl<'a> Work<'a> {
         contested
     }
 
-    fn compare(
-        &self,
-        contested: &[u32],
-        standing: &[StandingClaim],
-        tally: &mut Tally,
-    ) -> Result<(), Verdict> {
-        let standing: HashMap<EventId, &StandingClaim> = standing
-            .iter()
-            .map(|claim| (claim.event_id, claim))
-            .collect();
+    fn compare(&self, contested: &[u32], standing: &[StandingClaim], tally: &mut Tally) -> Result<(), Verdict> {
+        let standing: HashMap<EventId, &StandingClaim> = standing.iter().map(|claim| (claim.event_id, claim)).collect();
         let mut take_over = Vec::new();
         for &index in contested {
             let (record, reading) = (&self.records[index as usize], self.reading(index));
@@ -293,17 +266,13 @@ impl<'a> Work<'a> {
                 return Err(Verdict::ClaimGone);
             };
             let is_same_record = claim.source == record.at;
-            if claim.is_set_aside
-                && !is_same_record
-                && self.triage.safeguards.hold(Safeguard::WayBack)
-            {
+            if claim.is_set_aside && !is_same_record && self.triage.safeguards.hold(Safeguard::WayBack) {
                 take_over.push(index);
                 continue;
             }
             tally.duplicates += 1;
             if !is_same_record && claim.digest != reading.claim_digest() {
-                let (event_id, record, decided) =
-                    (reading.event_id, record.at.clone(), claim.source.clone());
+                let (event_id, record, decided) = (reading.event_id, record.at.clone(), claim.source.clone());
                 tally.mismatches.push(Mismatch {
                     event_id,
                     record,
@@ -329,10 +298,7 @@ impl<'a> Work<'a> {
         let chain = chain(&error);
         match error {
             InboxError::Data { code, .. } if count > 1 => {
-                tracing::info!(
-                    code,
-                    "data error among {count} records from {from}: halving them"
-                );
+                tracing::info!(code, "data error among {count} records from {from}: halving them");
                 Verdict::DataError(code)
             }
             InboxError::Data { code, .. } => {
@@ -340,18 +306,16 @@ impl<'a> Work<'a> {
                 Verdict::DataError(code)
             }
             InboxError::LockTimeout(_) => {
-                warn!(
-                    "claims of {count} records from {from} are held by another transaction: trying again"
-                );
+                warn!("claims of {count} records from {from} are held by another transaction: trying again");
                 Verdict::LockTimeout
             }
             InboxError::Unavailable(_) => {
                 warn!("{count} records from {from} not stored, trying again: {chain}");
-                Verdict::Unavailable
+                Verdict::Unavailable(chain)
             }
             InboxError::Unclear(_) => {
                 warn!("commit of {count} records from {from} is unclear, trying again: {chain}");
-                Verdict::Unclear
+                Verdict::Unclear(chain)
             }
         }
     }

@@ -103,12 +103,8 @@ impl Piece {
     /// the order of each key is kept.
     pub(crate) fn halve(mut self, batch: &Batch, safeguards: Safeguards) -> [Self; 2] {
         if !safeguards.hold(Safeguard::BisectByOffset) {
-            let readings = batch
-                .readings
-                .get()
-                .expect("a piece that failed was read before");
-            self.records
-                .sort_by_key(|&index| readings[index as usize].event_id);
+            let readings = batch.readings.get().expect("a piece that failed was read before");
+            self.records.sort_by_key(|&index| readings[index as usize].event_id);
         }
         let second = self.records.split_off(self.records.len() / 2);
         [self, Self::insert(second)]
@@ -125,10 +121,7 @@ impl Piece {
                     claiming: Claiming::TakeOver,
                     data_error,
                 });
-            } else if let Some(last) = pieces
-                .last_mut()
-                .filter(|piece| piece.claiming == Claiming::Insert)
-            {
+            } else if let Some(last) = pieces.last_mut().filter(|piece| piece.claiming == Claiming::Insert) {
                 last.records.push(index);
             } else {
                 pieces.push(Self {

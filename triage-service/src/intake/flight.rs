@@ -42,23 +42,14 @@ impl Flight {
     }
 
     /// Puts pieces before what is left.
-    pub(super) fn put_back(
-        &mut self,
-        pieces: impl IntoIterator<Item = Piece, IntoIter: DoubleEndedIterator>,
-    ) {
+    pub(super) fn put_back(&mut self, pieces: impl IntoIterator<Item = Piece, IntoIter: DoubleEndedIterator>) {
         for piece in pieces.into_iter().rev() {
             self.pieces.push_front(piece);
         }
     }
 
     /// Puts a piece back and waits before it is attempted again.
-    pub(super) fn wait(
-        &mut self,
-        id: BatchId,
-        piece: Piece,
-        safeguards: Safeguards,
-        steps: &mut Vec<Step>,
-    ) {
+    pub(super) fn wait(&mut self, id: BatchId, piece: Piece, safeguards: Safeguards, steps: &mut Vec<Step>) {
         if safeguards.hold(Safeguard::PiecesInOrder) {
             self.pieces.push_front(piece);
         } else {

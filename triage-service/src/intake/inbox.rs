@@ -28,26 +28,16 @@ pub trait Inbox: Send + Sync + 'static {
 pub trait InboxTransaction: Send {
     /// Claims ids that nobody has claimed, in one statement and in the order given; waits for other
     /// transactions that are about to claim one of them. Answers which are ours now.
-    fn claim(
-        &mut self,
-        claims: &[Claim],
-    ) -> impl Future<Output = Result<Vec<EventId>, InboxError>> + Send;
+    fn claim(&mut self, claims: &[Claim]) -> impl Future<Output = Result<Vec<EventId>, InboxError>> + Send;
 
     /// Takes a claim over from another record that was set aside. False if there is none such (any more).
-    fn take_over(&mut self, claim: &Claim)
-    -> impl Future<Output = Result<bool, InboxError>> + Send;
+    fn take_over(&mut self, claim: &Claim) -> impl Future<Output = Result<bool, InboxError>> + Send;
 
     /// Marks claims of this transaction as set aside.
-    fn set_aside(
-        &mut self,
-        claims: &[(EventId, Reason)],
-    ) -> impl Future<Output = Result<(), InboxError>> + Send;
+    fn set_aside(&mut self, claims: &[(EventId, Reason)]) -> impl Future<Output = Result<(), InboxError>> + Send;
 
     /// Reads the claims of these ids, this transaction's own among them. Missing ones are left out.
-    fn conflicts(
-        &mut self,
-        ids: &[EventId],
-    ) -> impl Future<Output = Result<Vec<StandingClaim>, InboxError>> + Send;
+    fn conflicts(&mut self, ids: &[EventId]) -> impl Future<Output = Result<Vec<StandingClaim>, InboxError>> + Send;
 
     /// Stores decisions and outbox events. The events' ids ascend in the order given.
     fn append(

@@ -181,20 +181,14 @@ impl<I: Inbox, P: Partitions> Running<I, P> {
             Arrival::Assigned(partitions) => {
                 info!(
                     "assigned partitions {:?}",
-                    partitions
-                        .iter()
-                        .map(|(partition, _)| partition)
-                        .collect::<Vec<_>>()
+                    partitions.iter().map(|(partition, _)| partition).collect::<Vec<_>>()
                 );
                 metrics
                     .rebalances
                     .with_label_values(&["assigned"])
                     .inc_by(partitions.len() as u64);
                 for (partition, assignment) in partitions {
-                    self.note(Fact::Assigned {
-                        partition,
-                        assignment,
-                    });
+                    self.note(Fact::Assigned { partition, assignment });
                 }
             }
             Arrival::Records(records) => {
@@ -246,10 +240,7 @@ impl<I: Inbox, P: Partitions> Running<I, P> {
             return false;
         };
         let metrics = &self.runner.metrics;
-        metrics
-            .attempts
-            .with_label_values(&[result(&verdict)])
-            .inc();
+        metrics.attempts.with_label_values(&[result(&verdict)]).inc();
         let is_committed = verdict == Verdict::Committed;
         if is_committed {
             metrics.batch_records.observe(records as f64);
@@ -260,11 +251,10 @@ impl<I: Inbox, P: Partitions> Running<I, P> {
                 (self.runner.ring)();
             }
         }
-        match verdict {
-            Verdict::Unavailable | Verdict::Unclear => {
-                self.runner
-                    .health
-                    .not_ready(PART_POSTGRES, "transactions fail; trying again for ever");
+        match &verdict {
+            Verdict::Unavailable(trouble) | Verdict::Unclear(trouble) => {
+                let reason = format!("transactions fail, trying again for ever: {trouble}");
+                self.runner.health.not_ready(PART_POSTGRES, reason);
             }
             Verdict::Committed
             | Verdict::TakeOver(_)
@@ -282,10 +272,7 @@ impl<I: Inbox, P: Partitions> Running<I, P> {
         for step in self.runner.intake.note(fact) {
             match step {
                 Step::Attempt { id, batch, piece } => {
-                    let (inbox, triage) = (
-                        Arc::clone(&self.runner.inbox),
-                        Arc::clone(&self.runner.triage),
-                    );
+                    let (inbox, triage) = (Arc::clone(&self.runner.inbox), Arc::clone(&self.runner.triage));
                     self.tasks.spawn(bounded_attempt(
                         inbox,
                         triage,
@@ -351,7 +338,10 @@ async fn bounded_attempt<I: Inbox>(
             "transaction of {} records given up after {limit:?}",
             piece.records.len()
         );
-        (Verdict::Unclear, Tally::default())
+        (
+            Verdict::Unclear(format!("no answer within {limit:?}")),
+            Tally::default(),
+        )
     });
     Ended::Attempt {
         id,
@@ -373,11 +363,7 @@ fn log(tally: &Tally) {
               "dead-lettered record {source}: {}", set_aside.message);
     }
     for mismatch in &tally.mismatches {
-        let (id, record, decided) = (
-            mismatch.event_id.as_uuid(),
-            &mismatch.record,
-            &mismatch.decided,
-        );
+        let (id, record, decided) = (mismatch.event_id.as_uuid(), &mismatch.record, &mismatch.decided);
         warn!(event.id = %id, record = %record, decided = %decided,
               "record {record} repeats event {id} with another body; decided was {decided}");
     }
@@ -390,7 +376,7 @@ const fn result(verdict: &Verdict) -> &'static str {
         Verdict::DataError(_) => "data_error",
         Verdict::ClaimGone => "claim_gone",
         Verdict::LockTimeout => "lock_timeout",
-        Verdict::Unavailable => "unavailable",
-        Verdict::Unclear => "unclear",
+        Verdict::Unavailable(_) => "unavailable",
+        Verdict::Unclear(_) => "unclear",
     }
 }

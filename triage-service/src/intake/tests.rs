@@ -53,14 +53,7 @@ fn event(partition: i32, offset: i64, id: &str, text: &str) -> Record {
 
 fn events(partition: i32, offsets: std::ops::Range<i64>) -> Vec<Record> {
     offsets
-        .map(|offset| {
-            event(
-                partition,
-                offset,
-                &format!("e-{partition}-{offset}"),
-                "hello",
-            )
-        })
+        .map(|offset| event(partition, offset, &format!("e-{partition}-{offset}"), "hello"))
         .collect()
 }
 

@@ -79,8 +79,7 @@ impl Consumer {
             health,
             metrics,
         };
-        let client: Arc<BaseConsumer<Context>> =
-            Arc::new(options.client.create_with_context(context)?);
+        let client: Arc<BaseConsumer<Context>> = Arc::new(options.client.create_with_context(context)?);
         client.subscribe(&[&options.topic])?;
         let stop = Arc::new(AtomicBool::new(false));
         let partitions = ConsumerPartitions {
@@ -154,15 +153,11 @@ impl Poller {
             match self.client.poll(wait) {
                 Some(Ok(message)) => {
                     self.last_error.set(None);
-                    self.client
-                        .context()
-                        .collect(owned(&message, &self.options.topic));
+                    self.client.context().collect(owned(&message, &self.options.topic));
                 }
                 Some(Err(error)) if self.goes_on(&error) => break,
                 Some(Err(error)) => {
-                    self.client
-                        .context()
-                        .tell(Arrival::Failed(error.to_string()));
+                    self.client.context().tell(Arrival::Failed(error.to_string()));
                     return false;
                 }
                 None => break,
@@ -189,11 +184,7 @@ impl Poller {
 /// Copies a record: a borrowed one keeps its whole fetch buffer alive.
 fn owned(message: &BorrowedMessage<'_>, topic: &Arc<str>) -> Record {
     let mut headers = Headers::new();
-    for header in message
-        .headers()
-        .into_iter()
-        .flat_map(|headers| headers.iter())
-    {
+    for header in message.headers().into_iter().flat_map(|headers| headers.iter()) {
         headers.push(header.key, header.value);
     }
     Record {
@@ -233,17 +224,14 @@ impl Partitions for ConsumerPartitions {
     }
 
     fn store(&self, partition: i32, assignment: Assignment, offset: i64) {
-        self.client
-            .context()
-            .fence
-            .guard(partition, assignment, || {
-                let mut list = TopicPartitionList::with_capacity(1);
-                let stored = list
-                    .add_partition_offset(&self.topic, partition, Offset::Offset(offset))
-                    .and_then(|()| self.client.store_offsets(&list));
-                if let Err(error) = stored {
-                    warn!("offset {offset} of partition {partition} not stored: {error}");
-                }
-            });
+        self.client.context().fence.guard(partition, assignment, || {
+            let mut list = TopicPartitionList::with_capacity(1);
+            let stored = list
+                .add_partition_offset(&self.topic, partition, Offset::Offset(offset))
+                .and_then(|()| self.client.store_offsets(&list));
+            if let Err(error) = stored {
+                warn!("offset {offset} of partition {partition} not stored: {error}");
+            }
+        });
     }
 }

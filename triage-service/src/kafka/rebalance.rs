@@ -63,8 +63,7 @@ impl Fence {
 
     fn end(&self, partitions: &[i32]) {
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        held.assignments
-            .retain(|partition, _| !partitions.contains(partition));
+        held.assignments.retain(|partition, _| !partitions.contains(partition));
     }
 
     /// Does `store` if the partition still has that assignment.
@@ -128,12 +127,7 @@ impl Context {
 
     /// Hands over the records collected so far.
     pub(super) fn hand_over(&self) {
-        let records = std::mem::take(
-            &mut *self
-                .collected
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        );
+        let records = std::mem::take(&mut *self.collected.lock().unwrap_or_else(PoisonError::into_inner));
         if !records.is_empty() {
             let _ = self.arrivals.blocking_send(Arrival::Records(records));
         }
@@ -213,16 +207,8 @@ impl ClientContext for Context {
     }
 
     fn stats(&self, statistics: Statistics) {
-        let is_up = statistics
-            .brokers
-            .values()
-            .any(|broker| broker.state == "UP");
-        if is_up
-            && statistics
-                .cgrp
-                .as_ref()
-                .is_some_and(|group| group.state == "up")
-        {
+        let is_up = statistics.brokers.values().any(|broker| broker.state == "UP");
+        if is_up && statistics.cgrp.as_ref().is_some_and(|group| group.state == "up") {
             self.health.ready(PART_KAFKA);
         }
         let Some(topic) = statistics.topics.get(&self.topic) else {

@@ -7,9 +7,7 @@ use std::time::Duration;
 
 use shared::hash;
 use shared::id::EventId;
-use shared::postgres::{
-    Session, Trouble, certainly_not_committed, classify, connect, is_connection_lost,
-};
+use shared::postgres::{Session, Trouble, certainly_not_committed, classify, connect, is_connection_lost};
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
 use sqlx::{Executor, Row};
 
@@ -49,11 +47,7 @@ struct Shared {
 
 impl PgInbox {
     /// Looks up the numbers of the consumer and the topic, giving them where they have none.
-    pub async fn open(
-        options: InboxOptions,
-        consumer: &str,
-        topic: &Arc<str>,
-    ) -> Result<Self, sqlx::Error> {
+    pub async fn open(options: InboxOptions, consumer: &str, topic: &Arc<str>) -> Result<Self, sqlx::Error> {
         let mut connection = open(&options).await?;
         let consumer_id = number(
             &mut connection,
@@ -118,18 +112,9 @@ pub struct PgTransaction {
 
 impl InboxTransaction for PgTransaction {
     async fn claim(&mut self, claims: &[Claim]) -> Result<Vec<EventId>, InboxError> {
-        let ids: Vec<_> = claims
-            .iter()
-            .map(|claim| claim.event_id.as_uuid())
-            .collect();
-        let days: Vec<_> = claims
-            .iter()
-            .map(|claim| claim.event_id.unix_day())
-            .collect();
-        let topics: Vec<_> = claims
-            .iter()
-            .map(|claim| self.shared.topic_id(&claim.source))
-            .collect();
+        let ids: Vec<_> = claims.iter().map(|claim| claim.event_id.as_uuid()).collect();
+        let days: Vec<_> = claims.iter().map(|claim| claim.event_id.unix_day()).collect();
+        let topics: Vec<_> = claims.iter().map(|claim| self.shared.topic_id(&claim.source)).collect();
         let partitions: Vec<_> = claims.iter().map(|claim| claim.source.partition).collect();
         let offsets: Vec<_> = claims.iter().map(|claim| claim.source.offset).collect();
         let digests: Vec<_> = claims.iter().map(|claim| &claim.digest[..]).collect();
@@ -137,10 +122,7 @@ impl InboxTransaction for PgTransaction {
             .iter()
             .map(|claim| claim.event_id_text.as_deref().map(storable))
             .collect();
-        let reasons: Vec<_> = claims
-            .iter()
-            .map(|claim| claim.set_aside.map(Reason::code))
-            .collect();
+        let reasons: Vec<_> = claims.iter().map(|claim| claim.set_aside.map(Reason::code)).collect();
         let query = sqlx::query_scalar(include_str!("queries/claim.sql"))
             .bind(self.shared.consumer_id)
             .bind(ids)
@@ -174,14 +156,8 @@ impl InboxTransaction for PgTransaction {
     }
 
     async fn set_aside(&mut self, claims: &[(EventId, Reason)]) -> Result<(), InboxError> {
-        let ids: Vec<_> = claims
-            .iter()
-            .map(|(event_id, _)| event_id.as_uuid())
-            .collect();
-        let days: Vec<_> = claims
-            .iter()
-            .map(|(event_id, _)| event_id.unix_day())
-            .collect();
+        let ids: Vec<_> = claims.iter().map(|(event_id, _)| event_id.as_uuid()).collect();
+        let days: Vec<_> = claims.iter().map(|(event_id, _)| event_id.unix_day()).collect();
         let reasons: Vec<_> = claims.iter().map(|(_, reason)| reason.code()).collect();
         let query = sqlx::query(include_str!("queries/set_aside.sql"))
             .bind(self.shared.consumer_id)
@@ -202,18 +178,11 @@ impl InboxTransaction for PgTransaction {
             .bind(days);
         let rows = query.fetch_all(self.connection()).await;
         let rows = self.checked(rows).await?;
-        let standing: Result<Vec<_>, _> = rows
-            .iter()
-            .map(|row| self.shared.standing_claim(row))
-            .collect();
+        let standing: Result<Vec<_>, _> = rows.iter().map(|row| self.shared.standing_claim(row)).collect();
         self.checked(standing).await
     }
 
-    async fn append(
-        &mut self,
-        decisions: &[DecisionRow],
-        events: &[OutboxEvent],
-    ) -> Result<(), InboxError> {
+    async fn append(&mut self, decisions: &[DecisionRow], events: &[OutboxEvent]) -> Result<(), InboxError> {
         let d = |text: fn(&DecisionRow) -> &str| -> Vec<Cow<'_, str>> {
             decisions.iter().map(|row| storable(text(row))).collect()
         };
@@ -225,12 +194,7 @@ impl InboxTransaction for PgTransaction {
                     .map(|row| row.decision_id.as_uuid())
                     .collect::<Vec<_>>(),
             )
-            .bind(
-                decisions
-                    .iter()
-                    .map(|row| row.event_id.as_uuid())
-                    .collect::<Vec<_>>(),
-            )
+            .bind(decisions.iter().map(|row| row.event_id.as_uuid()).collect::<Vec<_>>())
             .bind(d(|row| row.decision.ruling.outcome.name()))
             .bind(d(|row| row.decision.ruling.reason_code.name()))
             .bind(d(|row| &row.decision.ruling.rule))
@@ -243,68 +207,23 @@ impl InboxTransaction for PgTransaction {
                     .collect::<Vec<_>>(),
             )
             .bind(d(|row| &row.input_id))
-            .bind(
-                decisions
-                    .iter()
-                    .map(|row| &row.input_digest[..])
-                    .collect::<Vec<_>>(),
-            )
-            .bind(
-                decisions
-                    .iter()
-                    .map(|row| row.input.as_deref())
-                    .collect::<Vec<_>>(),
-            )
-            .bind(
-                decisions
-                    .iter()
-                    .map(|row| &row.output_digest[..])
-                    .collect::<Vec<_>>(),
-            )
-            .bind(
-                decisions
-                    .iter()
-                    .map(|row| &row.attributes[..])
-                    .collect::<Vec<_>>(),
-            )
+            .bind(decisions.iter().map(|row| &row.input_digest[..]).collect::<Vec<_>>())
+            .bind(decisions.iter().map(|row| row.input.as_deref()).collect::<Vec<_>>())
+            .bind(decisions.iter().map(|row| &row.output_digest[..]).collect::<Vec<_>>())
+            .bind(decisions.iter().map(|row| &row.attributes[..]).collect::<Vec<_>>())
             .bind(events.iter().map(lane_hash).collect::<Vec<_>>())
             .bind(events.iter().map(bucket).collect::<Vec<_>>())
-            .bind(
-                events
-                    .iter()
-                    .map(|event| event.event_id.as_uuid())
-                    .collect::<Vec<_>>(),
-            )
+            .bind(events.iter().map(|event| event.event_id.as_uuid()).collect::<Vec<_>>())
             .bind(
                 events
                     .iter()
                     .map(|event| self.shared.topic_id(&event.source))
                     .collect::<Vec<_>>(),
             )
-            .bind(
-                events
-                    .iter()
-                    .map(|event| event.source.partition)
-                    .collect::<Vec<_>>(),
-            )
-            .bind(
-                events
-                    .iter()
-                    .map(|event| event.source.offset)
-                    .collect::<Vec<_>>(),
-            )
-            .bind(
-                events
-                    .iter()
-                    .map(|event| event.topic.as_str())
-                    .collect::<Vec<_>>(),
-            )
-            .bind(
-                events
-                    .iter()
-                    .map(|event| event.event_type.as_str())
-                    .collect::<Vec<_>>(),
-            )
+            .bind(events.iter().map(|event| event.source.partition).collect::<Vec<_>>())
+            .bind(events.iter().map(|event| event.source.offset).collect::<Vec<_>>())
+            .bind(events.iter().map(|event| event.topic.as_str()).collect::<Vec<_>>())
+            .bind(events.iter().map(|event| event.event_type.as_str()).collect::<Vec<_>>())
             .bind(
                 events
                     .iter()
@@ -323,24 +242,9 @@ impl InboxTransaction for PgTransaction {
                     .map(|event| event.tracestate.as_deref())
                     .collect::<Vec<_>>(),
             )
-            .bind(
-                events
-                    .iter()
-                    .map(|event| event.key.as_deref())
-                    .collect::<Vec<_>>(),
-            )
-            .bind(
-                events
-                    .iter()
-                    .map(|event| event.headers.encode())
-                    .collect::<Vec<_>>(),
-            )
-            .bind(
-                events
-                    .iter()
-                    .map(|event| event.payload.as_deref())
-                    .collect::<Vec<_>>(),
-            );
+            .bind(events.iter().map(|event| event.key.as_deref()).collect::<Vec<_>>())
+            .bind(events.iter().map(|event| event.headers.encode()).collect::<Vec<_>>())
+            .bind(events.iter().map(|event| event.payload.as_deref()).collect::<Vec<_>>());
         let appended = query.execute(self.connection()).await;
         self.checked(appended).await?;
         Ok(())
@@ -402,17 +306,11 @@ impl PgTransaction {
 
 impl Shared {
     fn take(&self) -> Option<PgConnection> {
-        self.idle
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop()
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()
     }
 
     fn forget_idle(&self) {
-        self.idle
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     fn topic_id(&self, source: &Coordinates) -> i16 {
@@ -446,12 +344,7 @@ impl Shared {
 }
 
 async fn open(options: &InboxOptions) -> Result<PgConnection, sqlx::Error> {
-    match tokio::time::timeout(
-        options.connect_timeout,
-        connect(&options.connect, &options.session),
-    )
-    .await
-    {
+    match tokio::time::timeout(options.connect_timeout, connect(&options.connect, &options.session)).await {
         Ok(connected) => connected,
         Err(_) => Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())),
     }
@@ -464,14 +357,8 @@ async fn number(
     select: &'static str,
     name: &str,
 ) -> Result<i16, sqlx::Error> {
-    sqlx::query(insert)
-        .bind(name)
-        .execute(&mut *connection)
-        .await?;
-    sqlx::query_scalar(select)
-        .bind(name)
-        .fetch_one(connection)
-        .await
+    sqlx::query(insert).bind(name).execute(&mut *connection).await?;
+    sqlx::query_scalar(select).bind(name).fetch_one(connection).await
 }
 
 fn trouble(error: sqlx::Error) -> InboxError {
@@ -491,9 +378,7 @@ fn trouble(error: sqlx::Error) -> InboxError {
 }
 
 fn sqlstate(error: &sqlx::Error) -> Option<Cow<'_, str>> {
-    error
-        .as_database_error()
-        .and_then(|database| database.code())
+    error.as_database_error().and_then(|database| database.code())
 }
 
 /// Columns of type text hold everything but NUL, which is legal in JSON; the bytes beside them keep it.

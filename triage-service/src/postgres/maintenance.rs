@@ -32,6 +32,8 @@ pub struct Upkeep {
     pub thin_rows: i32,
 }
 
+/// A round that takes longer waits for a host that does not answer.
+const ROUND_MAX: Duration = Duration::from_secs(15 * 60);
 /// Deletes of one round; the next round goes on.
 const THIN_ROUNDS_MAX: usize = 200;
 
@@ -52,7 +54,10 @@ pub async fn run(
         };
         tokio::select! {
             () = shutdown.cancelled() => return,
-            () = round => {}
+            ended = tokio::time::timeout(ROUND_MAX, round) => if ended.is_err() {
+                metrics.maintenance_failures.inc();
+                warn!("upkeep given up after {ROUND_MAX:?}");
+            },
         }
         tokio::select! {
             () = shutdown.cancelled() => return,
@@ -63,19 +68,15 @@ pub async fn run(
 
 async fn round(connection: &mut PgConnection, upkeep: &Upkeep, metrics: &Metrics) {
     // Held by the session: it goes with the connection at the end of the round.
-    let lock = sqlx::query_scalar(
-        "select pg_try_advisory_lock(hashtextextended('triage_maintenance', 0))",
-    );
+    let lock = sqlx::query_scalar("select pg_try_advisory_lock(hashtextextended('triage_maintenance', 0))");
     match lock.fetch_one(&mut *connection).await {
         Ok(true) => {}
         Ok(false) => return,
         Err(error) => return note("lock", error, metrics),
     }
     for day in -1..=upkeep.days_ahead {
-        const MAKE_CLAIMS: &str =
-            "select claims_make_leaf((clock_timestamp() at time zone 'UTC')::date + $1)";
-        const MAKE_DECISIONS: &str =
-            "select decisions_make_leaf((clock_timestamp() at time zone 'UTC')::date + $1)";
+        const MAKE_CLAIMS: &str = "select claims_make_leaf((clock_timestamp() at time zone 'UTC')::date + $1)";
+        const MAKE_DECISIONS: &str = "select decisions_make_leaf((clock_timestamp() at time zone 'UTC')::date + $1)";
         for (what, statement) in [
             ("make a leaf of claims", MAKE_CLAIMS),
             ("make a leaf of decisions", MAKE_DECISIONS),
@@ -117,12 +118,7 @@ async fn round(connection: &mut PgConnection, upkeep: &Upkeep, metrics: &Metrics
     thin(connection, upkeep, metrics).await;
 }
 
-async fn drop_leaves(
-    connection: &mut PgConnection,
-    statement: &'static str,
-    retention: Duration,
-    metrics: &Metrics,
-) {
+async fn drop_leaves(connection: &mut PgConnection, statement: &'static str, retention: Duration, metrics: &Metrics) {
     loop {
         let dropped = sqlx::query_scalar::<_, Option<String>>(statement)
             .bind(retention.as_secs_f64())

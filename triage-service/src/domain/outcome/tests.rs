@@ -53,14 +53,10 @@ fn decided(record: &Record, now: i64) -> (DecisionRow, OutboxEvent) {
 fn the_outcome_is_what_others_depend_on() {
     let (row, event) = decided(&record(Headers::new()), 1_800_000_000);
     let envelope: Value =
-        serde_json::from_slice(event.payload.as_deref().expect("an outcome has a value"))
-            .expect("JSON");
+        serde_json::from_slice(event.payload.as_deref().expect("an outcome has a value")).expect("JSON");
     insta::assert_json_snapshot!(envelope);
     assert_eq!(event.key.as_deref(), Some(&b"i-1"[..]));
-    assert_eq!(
-        envelope["meta"]["decisionId"],
-        row.decision_id.as_uuid().to_string()
-    );
+    assert_eq!(envelope["meta"]["decisionId"], row.decision_id.as_uuid().to_string());
     assert_eq!(envelope["eventId"], event.event_id.as_uuid().to_string());
 }
 
@@ -116,26 +112,13 @@ fn a_dead_letter_keeps_the_headers_of_its_record_before_its_own() {
         },
     );
     assert_eq!((&letter.key, &letter.payload), (&record.key, &record.value));
-    let text = |value: Option<&[u8]>| {
-        value.map(|value| {
-            String::from_utf8_lossy(value)
-                .chars()
-                .take(40)
-                .collect::<String>()
-        })
-    };
+    let text =
+        |value: Option<&[u8]>| value.map(|value| String::from_utf8_lossy(value).chars().take(40).collect::<String>());
     let headers: Vec<_> = letter
         .headers
         .iter()
         .map(|(name, value)| (name.to_owned(), text(value)))
         .collect();
     insta::assert_json_snapshot!(headers);
-    assert!(
-        letter
-            .headers
-            .last("dlt-message")
-            .expect("there is one")
-            .len()
-            <= 2048
-    );
+    assert!(letter.headers.last("dlt-message").expect("there is one").len() <= 2048);
 }

@@ -101,9 +101,6 @@ mod without {
 
     #[test]
     fn without_the_way_back_a_corrected_resend_is_swallowed() {
-        assert_eq!(
-            decided(Safeguards::default().without(Safeguard::WayBack)),
-            0
-        );
+        assert_eq!(decided(Safeguards::default().without(Safeguard::WayBack)), 0);
     }
 }

@@ -94,14 +94,8 @@ fn a_full_batch_leaves_the_other_partitions_to_the_next_worker() {
     let mut both = events(0, 0..5);
     both.extend(events(1, 0..2));
     let steps = intake.note(Fact::Received(both));
-    let offsets: Vec<_> = attempts(&steps)
-        .into_iter()
-        .map(|(_, _, offsets)| offsets)
-        .collect();
-    assert_eq!(
-        offsets,
-        [vec![(0, 0), (0, 1), (0, 2)], vec![(1, 0), (1, 1)]]
-    );
+    let offsets: Vec<_> = attempts(&steps).into_iter().map(|(_, _, offsets)| offsets).collect();
+    assert_eq!(offsets, [vec![(0, 0), (0, 1), (0, 2)], vec![(1, 0), (1, 1)]]);
 }
 
 #[test]
@@ -112,24 +106,14 @@ fn a_data_error_is_bisected_in_the_order_of_offsets_until_one_record_is_set_asid
     let data_error = || Verdict::DataError("22021".to_owned());
 
     let (_, _, first_half) = only_attempt(&intake.note(ended(id, data_error())));
-    assert_eq!(
-        first_half,
-        [(0, 0), (0, 1)],
-        "the second half waits for the first"
-    );
+    assert_eq!(first_half, [(0, 0), (0, 1)], "the second half waits for the first");
     let steps = intake.note(ended(id, Verdict::Committed));
     assert_eq!(stores(&steps), [(0, 1, 2)]);
     assert_eq!(only_attempt(&steps).2, [(0, 2), (0, 3)]);
-    assert_eq!(
-        only_attempt(&intake.note(ended(id, data_error()))).2,
-        [(0, 2)]
-    );
+    assert_eq!(only_attempt(&intake.note(ended(id, data_error()))).2, [(0, 2)]);
 
     let (_, piece, alone) = only_attempt(&intake.note(ended(id, data_error())));
-    assert_eq!(
-        (alone, piece.data_error.as_deref()),
-        (vec![(0, 2)], Some("22021"))
-    );
+    assert_eq!((alone, piece.data_error.as_deref()), (vec![(0, 2)], Some("22021")));
     let steps = intake.note(ended(id, Verdict::Committed));
     assert_eq!(stores(&steps), [(0, 1, 3)]);
     assert_eq!(only_attempt(&steps).2, [(0, 3)]);
@@ -143,10 +127,7 @@ fn a_record_that_takes_over_a_claim_has_its_own_transaction_in_its_place() {
     let (_, piece, before) = only_attempt(&intake.note(ended(id, Verdict::TakeOver(vec![1]))));
     assert_eq!((before, piece.claiming), (vec![(0, 0)], Claiming::Insert));
     let (_, piece, way_back) = only_attempt(&intake.note(ended(id, Verdict::Committed)));
-    assert_eq!(
-        (way_back, piece.claiming),
-        (vec![(0, 1)], Claiming::TakeOver)
-    );
+    assert_eq!((way_back, piece.claiming), (vec![(0, 1)], Claiming::TakeOver));
     let (_, piece, after) = only_attempt(&intake.note(ended(id, Verdict::Committed)));
     assert_eq!((after, piece.claiming), (vec![(0, 2)], Claiming::Insert));
 }
@@ -165,10 +146,7 @@ fn a_revoke_waits_for_the_transaction_and_stops_between_halves() {
     assert!(!is_answered(&steps, 7));
     let steps = intake.note(ended(id, Verdict::Committed));
     assert!(
-        matches!(
-            steps[..],
-            [Step::Store { offset: 2, .. }, Step::Answer(RevokeId(7))]
-        ),
+        matches!(steps[..], [Step::Store { offset: 2, .. }, Step::Answer(RevokeId(7))]),
         "{steps:?}"
     );
     assert_eq!(intake.in_flight(), 0);
@@ -190,10 +168,7 @@ fn a_revoke_of_one_partition_does_not_stop_the_others_of_its_batch() {
         revoke: RevokeId(1),
         partitions: vec![1],
     });
-    assert!(
-        is_answered(&steps, 1),
-        "no transaction holds a record of partition 1"
-    );
+    assert!(is_answered(&steps, 1), "no transaction holds a record of partition 1");
     let steps = intake.note(ended(id, Verdict::Committed));
     assert_eq!(
         (stores(&steps), attempts(&steps).len(), intake.in_flight()),
@@ -206,7 +181,7 @@ fn a_revoke_does_not_wait_for_a_batch_that_waits_for_the_store() {
     let mut intake = intake(LIMITS);
     assign(&mut intake, 0, 1);
     let (id, _, _) = only_attempt(&intake.note(Fact::Received(events(0, 0..4))));
-    intake.note(ended(id, Verdict::Unavailable));
+    intake.note(ended(id, Verdict::Unavailable(String::new())));
     let steps = intake.note(Fact::Revoking {
         revoke: RevokeId(1),
         partitions: vec![0],
@@ -225,10 +200,7 @@ fn the_result_of_an_assignment_that_is_over_is_dropped_also_if_the_partition_cam
     let (new, _, offsets) = only_attempt(&intake.note(Fact::Received(events(0, 4..6))));
     assert_eq!(offsets, [(0, 4), (0, 5)]);
     assert_eq!(stores(&intake.note(ended(old, Verdict::Committed))), []);
-    assert_eq!(
-        stores(&intake.note(ended(new, Verdict::Committed))),
-        [(0, 2, 6)]
-    );
+    assert_eq!(stores(&intake.note(ended(new, Verdict::Committed))), [(0, 2, 6)]);
 }
 
 #[test]
@@ -239,14 +211,16 @@ fn a_batch_that_fails_pauses_its_partitions_and_comes_back_for_ever() {
     let (id, _, _) = only_attempt(&intake.note(Fact::Received(events(0, 0..2))));
     for attempts_so_far in 1..50 {
         let verdict = if attempts_so_far % 2 == 0 {
-            Verdict::Unclear
+            Verdict::Unclear(String::new())
         } else {
-            Verdict::Unavailable
+            Verdict::Unavailable(String::new())
         };
         let steps = intake.note(ended(id, verdict));
-        assert!(steps.iter().any(
-            |step| matches!(step, Step::Retry { attempts, .. } if *attempts == attempts_so_far)
-        ));
+        assert!(
+            steps
+                .iter()
+                .any(|step| matches!(step, Step::Retry { attempts, .. } if *attempts == attempts_so_far))
+        );
         assert!(
             steps
                 .iter()
@@ -262,10 +236,7 @@ fn a_batch_that_fails_pauses_its_partitions_and_comes_back_for_ever() {
             "{steps:?}"
         );
     }
-    assert_eq!(
-        stores(&intake.note(ended(id, Verdict::Committed))),
-        [(0, 1, 2)]
-    );
+    assert_eq!(stores(&intake.note(ended(id, Verdict::Committed))), [(0, 1, 2)]);
 }
 
 #[test]
@@ -284,11 +255,7 @@ fn a_held_claim_sends_the_partitions_of_a_batch_apart() {
     let steps = intake.note(ended(apart[1].0, Verdict::Committed));
     assert_eq!(stores(&steps), [(1, 2, 2)], "the healthy partition goes on");
     let steps = intake.note(ended(apart[0].0, Verdict::LockTimeout));
-    assert!(
-        steps
-            .iter()
-            .any(|step| matches!(step, Step::Retry { attempts: 1, .. }))
-    );
+    assert!(steps.iter().any(|step| matches!(step, Step::Retry { attempts: 1, .. })));
 }
 
 #[test]
@@ -306,16 +273,10 @@ fn full_buffers_pause_and_half_empty_ones_resume() {
         "{steps:?}"
     );
     let steps = intake.note(ended(id, Verdict::Committed)); // takes 10, 11 are left
-    assert!(
-        !steps.iter().any(|step| matches!(step, Step::Resume(_))),
-        "{steps:?}"
-    );
+    assert!(!steps.iter().any(|step| matches!(step, Step::Resume(_))), "{steps:?}");
     let (id, _, _) = only_attempt(&steps);
     let steps = intake.note(ended(id, Verdict::Committed)); // takes 10, 1 is left
-    assert!(
-        steps.iter().any(|step| matches!(step, Step::Resume(_))),
-        "{steps:?}"
-    );
+    assert!(steps.iter().any(|step| matches!(step, Step::Resume(_))), "{steps:?}");
 }
 
 #[test]

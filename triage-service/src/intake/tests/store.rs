@@ -99,27 +99,16 @@ impl InboxTransaction for Open {
 
     async fn set_aside(&mut self, claims: &[(EventId, Reason)]) -> Result<(), InboxError> {
         for (event_id, _) in claims {
-            self.rows
-                .claims
-                .get_mut(event_id)
-                .expect("claimed before")
-                .is_set_aside = true;
+            self.rows.claims.get_mut(event_id).expect("claimed before").is_set_aside = true;
         }
         Ok(())
     }
 
     async fn conflicts(&mut self, ids: &[EventId]) -> Result<Vec<StandingClaim>, InboxError> {
-        Ok(ids
-            .iter()
-            .filter_map(|id| self.rows.claims.get(id).cloned())
-            .collect())
+        Ok(ids.iter().filter_map(|id| self.rows.claims.get(id).cloned()).collect())
     }
 
-    async fn append(
-        &mut self,
-        decisions: &[DecisionRow],
-        events: &[OutboxEvent],
-    ) -> Result<(), InboxError> {
+    async fn append(&mut self, decisions: &[DecisionRow], events: &[OutboxEvent]) -> Result<(), InboxError> {
         let is_refused = |row: &DecisionRow| {
             let input = String::from_utf8_lossy(row.input.as_deref().unwrap_or_default());
             self.refused.is_some_and(|text| input.contains(text))

@@ -24,12 +24,7 @@ pub(super) fn block_on<T>(future: impl Future<Output = T>) -> T {
 }
 
 /// Lets the intake handle the records to the end. Tallies of its commits, and the last offset stored.
-pub(super) fn drive(
-    store: &Store,
-    triage: &Triage,
-    safeguards: Safeguards,
-    records: Vec<Record>,
-) -> (Vec<Tally>, i64) {
+pub(super) fn drive(store: &Store, triage: &Triage, safeguards: Safeguards, records: Vec<Record>) -> (Vec<Tally>, i64) {
     let mut intake = Intake::new(LIMITS, safeguards);
     let mut todo = intake.note(Fact::Assigned {
         partition: 0,
@@ -58,21 +53,14 @@ pub(super) fn drive(
 }
 
 fn run(store: &Store, records: Vec<Record>) -> Tally {
-    let (tallies, _) = drive(
-        store,
-        &triage(Safeguards::default()),
-        Safeguards::default(),
-        records,
-    );
-    tallies
-        .into_iter()
-        .fold(Tally::default(), |mut sum, tally| {
-            sum.decisions.extend(tally.decisions);
-            sum.dead_letters.extend(tally.dead_letters);
-            sum.duplicates += tally.duplicates;
-            sum.mismatches.extend(tally.mismatches);
-            sum
-        })
+    let (tallies, _) = drive(store, &triage(Safeguards::default()), Safeguards::default(), records);
+    tallies.into_iter().fold(Tally::default(), |mut sum, tally| {
+        sum.decisions.extend(tally.decisions);
+        sum.dead_letters.extend(tally.dead_letters);
+        sum.duplicates += tally.duplicates;
+        sum.mismatches.extend(tally.mismatches);
+        sum
+    })
 }
 
 #[test]
@@ -80,20 +68,12 @@ fn a_duplicate_is_decided_once_inside_a_batch_and_across_batches() {
     let store = Store::default();
     let tally = run(&store, vec![event(0, 0, "a", "hi"), event(0, 1, "a", "hi")]);
     assert_eq!(
-        (
-            tally.decisions.len(),
-            tally.duplicates,
-            tally.mismatches.len()
-        ),
+        (tally.decisions.len(), tally.duplicates, tally.mismatches.len()),
         (1, 1, 0)
     );
     let tally = run(&store, vec![event(0, 2, "a", "hi"), event(0, 0, "a", "hi")]);
     assert_eq!(
-        (
-            tally.decisions.len(),
-            tally.duplicates,
-            tally.mismatches.len()
-        ),
+        (tally.decisions.len(), tally.duplicates, tally.mismatches.len()),
         (0, 2, 0)
     );
     assert_eq!(store.rows().decisions.len(), 1);
@@ -108,11 +88,7 @@ fn a_duplicate_with_another_body_names_both_records() {
     };
     assert_eq!((mismatch.decided.offset, mismatch.record.offset), (0, 1));
     assert_eq!(
-        (
-            tally.duplicates,
-            tally.dead_letters.len(),
-            store.rows().decisions.len()
-        ),
+        (tally.duplicates, tally.dead_letters.len(), store.rows().decisions.len()),
         (1, 0, 1)
     );
 }
@@ -122,25 +98,12 @@ fn a_panic_sets_aside_that_event_only() {
     let store = Store::default();
     let tally = run(
         &store,
-        vec![
-            event(0, 0, "a", "hi"),
-            event(0, 1, "b", "boom"),
-            event(0, 2, "c", "hi"),
-        ],
+        vec![event(0, 0, "a", "hi"), event(0, 1, "b", "boom"), event(0, 2, "c", "hi")],
     );
     assert_eq!(tally.decisions, [Outcome::Accept, Outcome::Accept]);
-    assert_eq!(
-        tally.dead_letters[0].set_aside.reason.code(),
-        "POLICY_PANIC"
-    );
+    assert_eq!(tally.dead_letters[0].set_aside.reason.code(), "POLICY_PANIC");
     let rows = store.rows();
-    assert_eq!(
-        rows.claims
-            .values()
-            .filter(|claim| claim.is_set_aside)
-            .count(),
-        1
-    );
+    assert_eq!(rows.claims.values().filter(|claim| claim.is_set_aside).count(), 1);
     let topics: Vec<_> = rows
         .events
         .iter()
@@ -159,19 +122,11 @@ fn a_data_error_sets_aside_one_record_and_its_good_successor_of_the_same_id_is_d
     ];
     let tally = run(&store, records);
     assert_eq!(
-        (
-            tally.decisions.len(),
-            tally.dead_letters.len(),
-            tally.duplicates
-        ),
+        (tally.decisions.len(), tally.dead_letters.len(), tally.duplicates),
         (2, 1, 0)
     );
     assert!(
-        store
-            .rows()
-            .claims
-            .values()
-            .all(|claim| !claim.is_set_aside),
+        store.rows().claims.values().all(|claim| !claim.is_set_aside),
         "the good one took the claim over"
     );
 }
@@ -187,11 +142,7 @@ fn a_dead_letter_put_back_on_the_input_is_decided_once() {
     assert_eq!((tally.decisions.len(), tally.duplicates), (1, 1));
     let tally = run(&store, vec![event(0, 0, "a", "boom")]);
     assert_eq!(
-        (
-            tally.dead_letters.len(),
-            tally.duplicates,
-            tally.mismatches.len()
-        ),
+        (tally.dead_letters.len(), tally.duplicates, tally.mismatches.len()),
         (0, 1, 1)
     );
 }
@@ -232,11 +183,7 @@ fn dead_letters_are_the_bytes_of_their_records_tombstones_included() {
         assert_eq!((&event.key, &event.payload), (&record.key, &record.value));
         assert_eq!(event.event_type, "dead-letter");
     }
-    let names: Vec<_> = rows.events[1]
-        .headers
-        .iter()
-        .map(|(name, _)| name.to_owned())
-        .collect();
+    let names: Vec<_> = rows.events[1].headers.iter().map(|(name, _)| name.to_owned()).collect();
     assert_eq!(
         names,
         [
@@ -253,8 +200,5 @@ fn dead_letters_are_the_bytes_of_their_records_tombstones_included() {
             "dlt-last-failure-at"
         ]
     );
-    assert_eq!(
-        rows.events[0].headers.last("dlt-reason"),
-        Some(&b"TOMBSTONE"[..])
-    );
+    assert_eq!(rows.events[0].headers.last("dlt-reason"), Some(&b"TOMBSTONE"[..]));
 }
