@@ -1,6 +1,7 @@
 # The commands of the README. Each installs or names what it lacks.
 #
 #   make demo     kills services on purpose and proves that nothing was lost
+#   make floor    measures both services against a bare client, on Apache Kafka
 #   make test     every test, on the stack that STACK names
 #   make check    formatting, lints, documentation, and the tests that need no stack
 #
@@ -10,11 +11,15 @@ STACK ?= auto
 export STACK
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: demo test check tools postgres kafka
+.PHONY: demo floor test check tools postgres kafka
 
 demo: tools postgres $(if $(filter kafka,$(STACK)),kafka)
 	cargo build --release
 	cargo run --release --quiet --package system-tests --bin demo
+
+floor: tools postgres kafka
+	cargo build --release
+	STACK=$(if $(filter env,$(STACK)),env,kafka) cargo run --release --quiet --package system-tests --bin demo -- --timed
 
 # The services are built first: the scenarios run the real binaries.
 test: tools postgres $(if $(filter auto kafka,$(STACK)),kafka)

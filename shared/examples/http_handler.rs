@@ -63,13 +63,9 @@ async fn main() -> anyhow::Result<()> {
         pool,
         doorbell: Doorbell::new(options),
     };
-    let router = Router::new()
-        .route("/orders", post(place_order))
-        .with_state(shop);
+    let router = Router::new().route("/orders", post(place_order)).with_state(shop);
     let address = std::env::var("LISTEN").unwrap_or_else(|_| "127.0.0.1:8090".to_owned());
-    let listener = tokio::net::TcpListener::bind(&address)
-        .await
-        .context("listen")?;
+    let listener = tokio::net::TcpListener::bind(&address).await.context("listen")?;
     println!("listening on http://{}", listener.local_addr()?);
     axum::serve(listener, router).await.context("serve")
 }
@@ -79,15 +75,9 @@ async fn place_order(State(shop): State<Shop>, Json(order): Json<Order>) -> (Sta
         Ok(true) => {
             // After the commit: the publisher looks at once instead of at its next poll.
             shop.doorbell.ring();
-            (
-                StatusCode::CREATED,
-                format!("order {} is placed\n", order.order_id),
-            )
+            (StatusCode::CREATED, format!("order {} is placed\n", order.order_id))
         }
-        Ok(false) => (
-            StatusCode::OK,
-            format!("order {} was placed before\n", order.order_id),
-        ),
+        Ok(false) => (StatusCode::OK, format!("order {} was placed before\n", order.order_id)),
         Err(error) => {
             eprintln!("order {}: {error:#}", order.order_id);
             (
@@ -113,8 +103,7 @@ async fn store(pool: &PgPool, order: &Order) -> anyhow::Result<bool> {
         return Ok(false); // dropping the transaction rolls it back
     }
     // Keyed by customer: the orders of one customer stay in order, and meet one partition.
-    let event =
-        NewEvent::new(TOPIC, EVENT_TYPE, serde_json::to_vec(order)?).key(order.customer.as_bytes());
+    let event = NewEvent::new(TOPIC, EVENT_TYPE, serde_json::to_vec(order)?).key(order.customer.as_bytes());
     outbox::enqueue(&mut tx, &event).await?;
     tx.commit().await?;
     Ok(true)

@@ -34,11 +34,7 @@ pub struct Args {
 impl Args {
     /// Reads this process's arguments; prints help or the mistake and exits where they say so.
     pub fn of_process(name: &'static str, about: &'static str) -> Self {
-        let matches = Self::command()
-            .name(name)
-            .bin_name(name)
-            .about(about)
-            .get_matches();
+        let matches = Self::command().name(name).bin_name(name).about(about).get_matches();
         Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
     }
 }
@@ -93,21 +89,14 @@ where
     }
 }
 
-async fn run<S, F, Fut>(
-    name: &'static str,
-    args: &Args,
-    settings: S,
-    app: F,
-) -> anyhow::Result<ExitCode>
+async fn run<S, F, Fut>(name: &'static str, args: &Args, settings: S, app: F) -> anyhow::Result<ExitCode>
 where
     S: Service,
     F: FnOnce(S, CancellationToken) -> Fut,
     Fut: Future<Output = anyhow::Result<()>>,
 {
     if args.healthcheck {
-        let readiness = health::probe(settings.http())
-            .await
-            .context("ask for readiness")?;
+        let readiness = health::probe(settings.http()).await.context("ask for readiness")?;
         println!("{}", readiness.body);
         return Ok(if readiness.is_ready {
             ExitCode::SUCCESS

@@ -21,8 +21,8 @@ use serde::de::DeserializeOwned;
 pub use problems::{ConfigErrors, Problem, Problems};
 pub use secret::{DatabaseUrl, Properties, Secret};
 pub use sections::{
-    DatabaseSettings, HttpSettings, KafkaSettings, LogFormat, SaslMechanism, SaslSettings,
-    TelemetrySettings, TlsSettings,
+    DatabaseSettings, HttpSettings, KafkaSettings, LogFormat, SaslMechanism, SaslSettings, TelemetrySettings,
+    TlsSettings,
 };
 
 /// The settings of one binary.
@@ -82,8 +82,8 @@ impl<S: Settings> Loaded<S> {
 /// Reads the settings from `file`, where there is one, and from this process's environment.
 pub fn load<S: Settings>(file: Option<&Path>) -> Result<Loaded<S>, ConfigErrors> {
     // A variable that is not text can be none of ours.
-    let variables = std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let variables =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     load_from(file, variables)
 }
 

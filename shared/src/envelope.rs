@@ -102,16 +102,14 @@ impl Envelope {
             occurred_at: occurred_at(wire.occurred_at)?,
             producer: producer(wire.producer)?,
             trace: optional("trace", wire.trace, "an object whose ids are strings")?,
-            payload: optional("payload", wire.payload, "an object")?
-                .ok_or_else(|| refuse("payload", "is missing"))?,
+            payload: optional("payload", wire.payload, "an object")?.ok_or_else(|| refuse("payload", "is missing"))?,
             meta: optional("meta", wire.meta, "an object")?.unwrap_or_default(),
         })
     }
 
     /// Compact JSON, members in the order of the contract, absent ones left out.
     pub fn encode(&self) -> Vec<u8> {
-        serde_json::to_vec(self)
-            .expect("strings, numbers and maps with text keys always have a JSON form")
+        serde_json::to_vec(self).expect("strings, numbers and maps with text keys always have a JSON form")
     }
 }
 
@@ -209,14 +207,11 @@ fn producer(raw: Option<&RawValue>) -> Result<Option<Producer>, EnvelopeError> {
         instance: Option<String>,
     }
     let named: Option<Named> = optional("producer", raw, "an object whose names are strings")?;
-    Ok(named.and_then(|Named { service, instance }| {
-        service.map(|service| Producer { service, instance })
-    }))
+    Ok(named.and_then(|Named { service, instance }| service.map(|service| Producer { service, instance })))
 }
 
 fn not_blank(member: &'static str, raw: Option<&RawValue>) -> Result<String, EnvelopeError> {
-    let text: String =
-        optional(member, raw, "a string")?.ok_or_else(|| refuse(member, "is missing"))?;
+    let text: String = optional(member, raw, "a string")?.ok_or_else(|| refuse(member, "is missing"))?;
     if text.trim().is_empty() {
         return Err(refuse(member, "is blank"));
     }

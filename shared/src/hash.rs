@@ -72,10 +72,7 @@ mod tests {
             ("foobar", -790_332_482),
             ("a-little-bit-long-string", -985_981_536),
             ("a-little-bit-longer-string", -1_486_304_829),
-            (
-                "lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8",
-                -58_897_971,
-            ),
+            ("lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58_897_971),
             ("abc", 479_470_107),
         ] {
             assert_eq!(murmur2(text.as_bytes()), hash, "{text}");
@@ -92,9 +89,6 @@ mod tests {
             ((-973_932_308_i32 & 0x7fff_ffff) % 64) as i16
         );
         assert_eq!(bucket_of(None, id), bucket_of(Some(id.as_bytes()), id));
-        assert_ne!(
-            lane_hash("a", Some(b"k"), id),
-            lane_hash("b", Some(b"k"), id)
-        );
+        assert_ne!(lane_hash("a", Some(b"k"), id), lane_hash("b", Some(b"k"), id));
     }
 }

@@ -37,9 +37,7 @@ impl Headers {
 
     /// Name and value of each header, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, Option<&[u8]>)> {
-        self.0
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_deref()))
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_deref()))
     }
 
     /// The value of the last header of that name, as Kafka's `lastHeader` gives it.

@@ -96,12 +96,7 @@ impl Health {
 
     /// Notes that a part does not, and why.
     pub fn not_ready(&self, part: &'static str, reason: impl Into<String>) {
-        self.set(
-            part,
-            State::NotReady {
-                reason: reason.into(),
-            },
-        );
+        self.set(part, State::NotReady { reason: reason.into() });
     }
 
     /// Whether every part is ready. A service without parts is not.
@@ -172,11 +167,7 @@ impl Server {
 }
 
 /// Binds the address of `settings` for `/livez`, `/readyz` and `/metrics`.
-pub async fn serve(
-    settings: &HttpSettings,
-    health: Health,
-    registry: Registry,
-) -> io::Result<Server> {
+pub async fn serve(settings: &HttpSettings, health: Health, registry: Registry) -> io::Result<Server> {
     let listener = TcpListener::bind(&settings.listen).await?;
     let address = listener.local_addr()?;
     tracing::info!("listening on http://{address}");
@@ -278,9 +269,7 @@ async fn ask(address: SocketAddr) -> io::Result<Readiness> {
     stream.write_all(request.as_bytes()).await?;
     let mut answer = String::new();
     stream.take(64 * 1024).read_to_string(&mut answer).await?;
-    let (head, body) = answer
-        .split_once("\r\n\r\n")
-        .ok_or(io::ErrorKind::UnexpectedEof)?;
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or(io::ErrorKind::UnexpectedEof)?;
     let is_ready = head.split_whitespace().nth(1) == Some("200");
     Ok(Readiness {
         is_ready,

@@ -119,8 +119,7 @@ impl EventId {
     }
 
     fn is_v7(self) -> bool {
-        self.0.get_variant() == uuid::Variant::RFC4122
-            && self.0.get_version() == Some(Version::SortRand)
+        self.0.get_variant() == uuid::Variant::RFC4122 && self.0.get_version() == Some(Version::SortRand)
     }
 }
 
@@ -185,14 +184,7 @@ mod tests {
 
     #[test]
     fn the_id_of_a_record_stays_the_same_for_ever() {
-        let id = EventId::of_record(
-            "orders",
-            3,
-            42,
-            Some(1_763_678_412_000),
-            Some(b"k"),
-            Some(b"v"),
-        );
+        let id = EventId::of_record("orders", 3, 42, Some(1_763_678_412_000), Some(b"k"), Some(b"v"));
         assert_eq!(id.to_string(), "e0ebeec0-748c-5c2e-8cf8-965c34f3eaf7");
     }
 
@@ -219,10 +211,7 @@ mod tests {
             "019a9b2f-5c00-7cc1-b184-eaf94c85b224"
         );
         assert_eq!(
-            EventId::from_text(V4)
-                .0
-                .derive("triage", "decision")
-                .to_string(),
+            EventId::from_text(V4).0.derive("triage", "decision").to_string(),
             "3642649c-1d5f-8a9e-b0c2-7e0afbd13175"
         );
     }

@@ -45,11 +45,7 @@ pub struct NewEvent {
 
 impl NewEvent {
     /// An event without a key, under a new UUIDv7, its content type `application/json`.
-    pub fn new(
-        topic: impl Into<String>,
-        event_type: impl Into<String>,
-        payload: impl Into<Vec<u8>>,
-    ) -> Self {
+    pub fn new(topic: impl Into<String>, event_type: impl Into<String>, payload: impl Into<Vec<u8>>) -> Self {
         Self {
             event_id: Uuid::now_v7(),
             topic: topic.into(),
@@ -64,11 +60,7 @@ impl NewEvent {
     }
 
     /// An event with a key and no value, which deletes the key from a compacted topic.
-    pub fn tombstone(
-        topic: impl Into<String>,
-        event_type: impl Into<String>,
-        key: impl Into<Vec<u8>>,
-    ) -> Self {
+    pub fn tombstone(topic: impl Into<String>, event_type: impl Into<String>, key: impl Into<Vec<u8>>) -> Self {
         Self {
             payload: None,
             ..Self::new(topic, event_type, Vec::new())
@@ -107,11 +99,7 @@ impl NewEvent {
 
     /// Sets the W3C trace context that the published record carries.
     #[must_use]
-    pub fn trace_context(
-        mut self,
-        traceparent: impl Into<String>,
-        tracestate: Option<String>,
-    ) -> Self {
+    pub fn trace_context(mut self, traceparent: impl Into<String>, tracestate: Option<String>) -> Self {
         self.traceparent = Some(traceparent.into());
         self.tracestate = tracestate;
         self
@@ -131,10 +119,7 @@ impl NewEvent {
                 topic: topic.clone(),
             });
         }
-        for (field, text) in [
-            ("event_type", &self.event_type),
-            ("content_type", &self.content_type),
-        ] {
+        for (field, text) in [("event_type", &self.event_type), ("content_type", &self.content_type)] {
             if text.is_empty() || text.contains('\0') {
                 return Err(EnqueueError::Field {
                     event_id: self.event_id,
@@ -150,9 +135,7 @@ impl NewEvent {
 #[derive(Debug, thiserror::Error)]
 pub enum EnqueueError {
     /// Kafka would refuse the topic's name. Nothing was sent to the database; the transaction is whole.
-    #[error(
-        "event {event_id}: topic {topic:?} is not 1 to 249 of the characters a-z A-Z 0-9 . _ -"
-    )]
+    #[error("event {event_id}: topic {topic:?} is not 1 to 249 of the characters a-z A-Z 0-9 . _ -")]
     Topic {
         /// Whose topic.
         event_id: Uuid,
@@ -186,10 +169,7 @@ pub enum EnqueueError {
 /// # Cancel safety
 /// Not safe to go on with the transaction after dropping this future: drop the transaction too, which
 /// rolls it back.
-pub async fn enqueue(
-    tx: &mut Transaction<'_, Postgres>,
-    event: &NewEvent,
-) -> Result<(), EnqueueError> {
+pub async fn enqueue(tx: &mut Transaction<'_, Postgres>, event: &NewEvent) -> Result<(), EnqueueError> {
     enqueue_all(tx, std::slice::from_ref(event)).await
 }
 
@@ -200,10 +180,7 @@ pub async fn enqueue(
 ///
 /// # Cancel safety
 /// As [`enqueue`].
-pub async fn enqueue_all(
-    tx: &mut Transaction<'_, Postgres>,
-    events: &[NewEvent],
-) -> Result<(), EnqueueError> {
+pub async fn enqueue_all(tx: &mut Transaction<'_, Postgres>, events: &[NewEvent]) -> Result<(), EnqueueError> {
     store(tx, events, false).await
 }
 
@@ -219,10 +196,7 @@ pub async fn enqueue_all(
 ///
 /// # Cancel safety
 /// As [`enqueue`].
-pub async fn enqueue_ordered(
-    tx: &mut Transaction<'_, Postgres>,
-    events: &[NewEvent],
-) -> Result<(), EnqueueError> {
+pub async fn enqueue_ordered(tx: &mut Transaction<'_, Postgres>, events: &[NewEvent]) -> Result<(), EnqueueError> {
     for event in events {
         event.check()?;
     }
@@ -230,11 +204,16 @@ pub async fn enqueue_ordered(
     locks.sort_unstable();
     locks.dedup();
     // The array keeps its order: one order of locks for all writers, or two of them could deadlock.
-    sqlx::query("select pg_advisory_xact_lock(lock) from unnest($1::bigint[]) with ordinality u(lock, place) order by place")
-        .bind(locks)
-        .execute(&mut **tx)
-        .await
-        .map_err(|source| EnqueueError::Database { count: events.len(), source })?;
+    sqlx::query(
+        "select pg_advisory_xact_lock(lock) from unnest($1::bigint[]) with ordinality u(lock, place) order by place",
+    )
+    .bind(locks)
+    .execute(&mut **tx)
+    .await
+    .map_err(|source| EnqueueError::Database {
+        count: events.len(),
+        source,
+    })?;
     store(tx, events, true).await
 }
 
@@ -245,11 +224,7 @@ fn ordering_lock(event: &NewEvent) -> Option<i64> {
     Some(i64::from(hash::murmur2(key)) << 32 | i64::from(lane as u32))
 }
 
-async fn store(
-    tx: &mut Transaction<'_, Postgres>,
-    events: &[NewEvent],
-    is_ordered: bool,
-) -> Result<(), EnqueueError> {
+async fn store(tx: &mut Transaction<'_, Postgres>, events: &[NewEvent], is_ordered: bool) -> Result<(), EnqueueError> {
     for event in events {
         event.check()?;
     }
@@ -258,9 +233,7 @@ async fn store(
     }
     let count = events.len();
     sqlx::query(include_str!("../queries/enqueue.sql"))
-        .bind(column(events, |e| {
-            hash::bucket_of(e.key.as_deref(), e.event_id)
-        }))
+        .bind(column(events, |e| hash::bucket_of(e.key.as_deref(), e.event_id)))
         .bind(column(events, |e| {
             hash::lane_hash(&e.topic, e.key.as_deref(), e.event_id)
         }))
@@ -292,16 +265,9 @@ mod tests {
     fn a_topic_that_kafka_would_refuse_is_refused_before_the_database() {
         for topic in ["", "white space", "ümlaut", &"x".repeat(250)] {
             let event = NewEvent::new(topic, "t", "{}");
-            assert!(
-                matches!(event.check(), Err(EnqueueError::Topic { .. })),
-                "{topic}"
-            );
+            assert!(matches!(event.check(), Err(EnqueueError::Topic { .. })), "{topic}");
         }
-        assert!(
-            NewEvent::new("shop.order-placed.v1", "t", "{}")
-                .check()
-                .is_ok()
-        );
+        assert!(NewEvent::new("shop.order-placed.v1", "t", "{}").check().is_ok());
     }
 
     #[test]

@@ -47,9 +47,7 @@ impl Session {
             async_commit: false,
             connect_timeout: Duration::from_millis(settings.connect_timeout_ms),
             lock_timeout: Duration::from_millis(settings.lock_timeout_ms),
-            idle_in_transaction_timeout: Duration::from_millis(
-                settings.idle_in_transaction_timeout_ms,
-            ),
+            idle_in_transaction_timeout: Duration::from_millis(settings.idle_in_transaction_timeout_ms),
             connection_check_interval: Duration::from_millis(settings.connection_check_interval_ms),
         }
     }
@@ -103,10 +101,7 @@ impl Session {
 }
 
 /// Where and as whom to connect. `application_name` is what `pg_stat_activity` shows.
-pub fn connect_options(
-    settings: &DatabaseSettings,
-    application_name: &str,
-) -> Result<PgConnectOptions, sqlx::Error> {
+pub fn connect_options(settings: &DatabaseSettings, application_name: &str) -> Result<PgConnectOptions, sqlx::Error> {
     options(settings.url.expose(), application_name)
 }
 
@@ -117,10 +112,7 @@ fn options(url: &str, application_name: &str) -> Result<PgConnectOptions, sqlx::
 }
 
 /// Opens a connection and gives it the session's settings.
-pub async fn connect(
-    options: &PgConnectOptions,
-    session: &Session,
-) -> Result<PgConnection, sqlx::Error> {
+pub async fn connect(options: &PgConnectOptions, session: &Session) -> Result<PgConnection, sqlx::Error> {
     let opened = async {
         let mut connection = PgConnection::connect_with(options).await?;
         self::session(&mut connection, *session).await?;

@@ -24,11 +24,7 @@ impl Backoff {
     pub fn pause(&self, attempt: u32, jitter: f64) -> Duration {
         let doublings = attempt.saturating_sub(1).min(31);
         let ceiling = self.initial.saturating_mul(1 << doublings).min(self.max);
-        let share = if jitter.is_nan() {
-            1.0
-        } else {
-            jitter.clamp(0.0, 1.0)
-        };
+        let share = if jitter.is_nan() { 1.0 } else { jitter.clamp(0.0, 1.0) };
         ceiling.mul_f64(share).min(self.max)
     }
 }
@@ -64,9 +60,7 @@ mod tests {
     #[test]
     fn pauses_double_until_the_maximum() {
         let backoff = Backoff::new(Duration::from_millis(100), Duration::from_millis(500));
-        let pauses: Vec<_> = (1..=5)
-            .map(|attempt| backoff.pause(attempt, 1.0).as_millis())
-            .collect();
+        let pauses: Vec<_> = (1..=5).map(|attempt| backoff.pause(attempt, 1.0).as_millis()).collect();
         assert_eq!(pauses, [100, 200, 400, 500, 500]);
     }
 }

@@ -19,14 +19,9 @@ pub struct Shutdown {
 /// who asks twice does not want to wait for the drain. Must be called inside a tokio runtime.
 pub fn on_signal() -> Shutdown {
     let shutdown = Shutdown::default();
-    let (Ok(terminate), Ok(interrupt)) = (
-        signal(SignalKind::terminate()),
-        signal(SignalKind::interrupt()),
-    ) else {
+    let (Ok(terminate), Ok(interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
         // Without handlers the default action ends the process, which is safe: nothing is settled early.
-        tracing::warn!(
-            "signal handlers are not available: a signal ends the process without a drain"
-        );
+        tracing::warn!("signal handlers are not available: a signal ends the process without a drain");
         return shutdown;
     };
     tokio::spawn(listen(terminate, interrupt, shutdown.token.clone()));

@@ -39,10 +39,7 @@ pub struct Telemetry {
 }
 
 /// Starts logs and, where an endpoint is named, traces. Must be called inside a tokio runtime, once.
-pub fn start(
-    settings: &TelemetrySettings,
-    service_name: &'static str,
-) -> Result<Telemetry, TelemetryError> {
+pub fn start(settings: &TelemetrySettings, service_name: &'static str) -> Result<Telemetry, TelemetryError> {
     let filter = EnvFilter::try_new(&settings.log_filter)?;
     let lines = fmt::layer().with_writer(std::io::stderr);
     let logs: Box<dyn Layer<Registry> + Send + Sync> = match settings.log_format {
@@ -57,10 +54,7 @@ pub fn start(
             .with_tracer(tracer)
             .with_filter(LevelFilter::INFO)
     });
-    tracing_subscriber::registry()
-        .with(logs)
-        .with(spans)
-        .try_init()?;
+    tracing_subscriber::registry().with(logs).with(spans).try_init()?;
     Ok(Telemetry { traces })
 }
 

@@ -53,8 +53,7 @@ pub struct Guarded {
 impl Guarded {
     /// Starts `command` in a process group of its own; `at_our_end` is what the kernel sends it when we die.
     pub fn spawn(name: &str, command: Command, at_our_end: Signal) -> anyhow::Result<Self> {
-        let child = spawn_from_lasting_thread(command, at_our_end)
-            .with_context(|| format!("start {name}"))?;
+        let child = spawn_from_lasting_thread(command, at_our_end).with_context(|| format!("start {name}"))?;
         Ok(Self {
             name: name.to_owned(),
             pid: child.id(),
@@ -97,11 +96,7 @@ impl Guarded {
                 return Ok(status);
             }
             if began.elapsed() > within {
-                bail!(
-                    "{} (pid {}) still runs after {within:?}",
-                    self.name,
-                    self.pid
-                );
+                bail!("{} (pid {}) still runs after {within:?}", self.name, self.pid);
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -113,12 +108,8 @@ impl Guarded {
         let Some(child) = held.as_mut() else {
             bail!("{} was ended before", self.name)
         };
-        child
-            .kill()
-            .with_context(|| format!("kill {}", self.name))?;
-        child
-            .wait()
-            .with_context(|| format!("wait for {}", self.name))
+        child.kill().with_context(|| format!("kill {}", self.name))?;
+        child.wait().with_context(|| format!("wait for {}", self.name))
     }
 }
 

@@ -24,9 +24,7 @@ pub fn workspace() -> &'static Path {
 pub fn target() -> anyhow::Result<PathBuf> {
     let exe = std::env::current_exe().context("find the running binary")?;
     // target/release/demo, or target/release/deps/scenarios-0123456789abcdef
-    let mut folder = exe
-        .parent()
-        .context("the running binary lies in a folder")?;
+    let mut folder = exe.parent().context("the running binary lies in a folder")?;
     if folder.ends_with("deps") {
         folder = folder.parent().context("deps lies in a profile's folder")?;
     }

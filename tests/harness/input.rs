@@ -158,13 +158,10 @@ impl Inputs {
             },
             Kind::Poison => {
                 // The type of `text` is wrong, so nothing can be decided about it.
-                let payload =
-                    json!({"inputId": self.key(), "channel": "chat", "text": self.number});
+                let payload = json!({"inputId": self.key(), "channel": "chat", "text": self.number});
                 self.enveloped("triagemate.ingest.input-received", &payload)
             }
-            Kind::UnsupportedType => {
-                self.enveloped("triagemate.billing.invoice-sent", &json!({"amount": 12}))
-            }
+            Kind::UnsupportedType => self.enveloped("triagemate.billing.invoice-sent", &json!({"amount": 12})),
         }
     }
 
@@ -204,11 +201,7 @@ impl Inputs {
             .find(|text| **text != earlier.text)
             .expect("there are several texts");
         let payload = self.payload(&earlier.input_id, text);
-        let value = self.envelope(
-            &earlier.event_id,
-            "triagemate.ingest.input-received",
-            &payload,
-        );
+        let value = self.envelope(&earlier.event_id, "triagemate.ingest.input-received", &payload);
         Record {
             value: Some(value),
             ..earlier.record
@@ -217,10 +210,7 @@ impl Inputs {
 
     fn malformed(&mut self) -> Record {
         let broken: [&[u8]; 4] = [b"{\"eventId\":", b"not JSON at all", b"\xff\xfe\x00", b"[]"];
-        Record::new(
-            self.key(),
-            *broken.choose(&mut self.random).expect("there are some"),
-        )
+        Record::new(self.key(), *broken.choose(&mut self.random).expect("there are some"))
     }
 
     fn enveloped(&mut self, event_type: &str, payload: &Value) -> Record {
@@ -229,14 +219,8 @@ impl Inputs {
     }
 
     fn earlier(&mut self, suits: impl Fn(&Message) -> bool) -> Option<Message> {
-        let suitable: Vec<_> = self
-            .remembered
-            .iter()
-            .filter(|message| suits(message))
-            .collect();
-        suitable
-            .choose(&mut self.random)
-            .map(|message| (*message).clone())
+        let suitable: Vec<_> = self.remembered.iter().filter(|message| suits(message)).collect();
+        suitable.choose(&mut self.random).map(|message| (*message).clone())
     }
 
     /// Hot keys for half of the messages, a long tail for the others.
@@ -256,16 +240,12 @@ impl Inputs {
             0 => format!("ticket-{}", Uuid::from_bytes(bytes).simple()),
             1..4 => {
                 let millis = u64::try_from(self.now_ms).unwrap_or_default();
-                let tail: &[u8; 10] = bytes
-                    .last_chunk()
-                    .expect("16 bytes have a last chunk of 10");
+                let tail: &[u8; 10] = bytes.last_chunk().expect("16 bytes have a last chunk of 10");
                 uuid::Builder::from_unix_timestamp_millis(millis, tail)
                     .into_uuid()
                     .to_string()
             }
-            _ => uuid::Builder::from_random_bytes(bytes)
-                .into_uuid()
-                .to_string(),
+            _ => uuid::Builder::from_random_bytes(bytes).into_uuid().to_string(),
         }
     }
 
@@ -287,10 +267,7 @@ impl Inputs {
             format!("{}.{:03}456789", self.now_ms / 1000, self.now_ms % 1000)
         } else {
             let moment = DateTime::from_timestamp_millis(self.now_ms).unwrap_or_default();
-            format!(
-                "\"{}\"",
-                moment.to_rfc3339_opts(SecondsFormat::Millis, true)
-            )
+            format!("\"{}\"", moment.to_rfc3339_opts(SecondsFormat::Millis, true))
         };
         let envelope = Envelope {
             event_id,
@@ -318,12 +295,7 @@ impl Iterator for Inputs {
             .0;
         // At the beginning there is nothing to repeat.
         let is_repeat = matches!(kind, Kind::Duplicate | Kind::Resend);
-        if is_repeat
-            && !self
-                .remembered
-                .iter()
-                .any(|message| message.record.key.is_some())
-        {
+        if is_repeat && !self.remembered.iter().any(|message| message.record.key.is_some()) {
             kind = Kind::Fresh;
         }
         Some(Input {
@@ -350,11 +322,7 @@ mod tests {
 
     #[test]
     fn a_seed_gives_the_same_stream_with_every_kind_in_it() {
-        let stream = |seed| {
-            Inputs::new(seed, 1_763_678_412_123)
-                .take(3000)
-                .collect::<Vec<_>>()
-        };
+        let stream = |seed| Inputs::new(seed, 1_763_678_412_123).take(3000).collect::<Vec<_>>();
         assert_eq!(stream(7), stream(7));
         assert_ne!(stream(7), stream(8));
         assert_eq!(tally(&stream(7)).len(), 8);

@@ -174,20 +174,14 @@ impl Audit {
                 .get(&row.topic)
                 .and_then(|topic| topic.firsts.get(&row.event_id));
             match (row.status.as_str(), found) {
-                ("PUBLISHED", None) => {
-                    verdict.lose(format!("{row} is PUBLISHED and not on its topic"))
-                }
-                ("PUBLISHED", Some(first))
-                    if first.key != row.key || first.value != row.payload =>
-                {
+                ("PUBLISHED", None) => verdict.lose(format!("{row} is PUBLISHED and not on its topic")),
+                ("PUBLISHED", Some(first)) if first.key != row.key || first.value != row.payload => {
                     verdict.problem(format!("{row} is on its topic with another key or payload"));
                 }
                 ("PUBLISHED", Some(_)) => verdict.published += 1,
                 ("FAILED", _) if self.allowed_failures.contains(&row.event_id) => {}
                 (status, None) => verdict.lose(format!("{row} is {status} and not on its topic")),
-                (status, Some(_)) => {
-                    verdict.problem(format!("{row} is {status}, though it is on its topic"))
-                }
+                (status, Some(_)) => verdict.problem(format!("{row} is {status}, though it is on its topic")),
             }
         }
     }
@@ -222,10 +216,7 @@ impl Audit {
 
     async fn judge_what_is_left(&self, facts: &Facts, verdict: &mut Verdict) -> anyhow::Result<()> {
         if facts.leases_held > 0 {
-            verdict.problem(format!(
-                "{} leases are held by nobody who runs",
-                facts.leases_held
-            ));
+            verdict.problem(format!("{} leases are held by nobody who runs", facts.leases_held));
         }
         let Some(triage) = &self.triage else {
             return Ok(());
@@ -233,10 +224,7 @@ impl Audit {
         for input in &triage.inputs {
             for committed in topics::committed(&self.brokers, &triage.group, input).await? {
                 if !committed.is_at_end() {
-                    verdict.problem(format!(
-                        "group {} stands at {committed:?} of {input}",
-                        triage.group
-                    ));
+                    verdict.problem(format!("group {} stands at {committed:?} of {input}", triage.group));
                 }
             }
         }
@@ -272,23 +260,13 @@ fn judge_outcomes(triage: &Triage, facts: &Facts, verdict: &mut Verdict) {
     let mut by_cause: HashMap<(&str, &str, i32, i64), u64> = HashMap::new();
     for row in &facts.rows {
         if let Some((topic, partition, offset)) = row.source() {
-            *by_cause
-                .entry((&row.topic, topic, partition, offset))
-                .or_default() += 1;
+            *by_cause.entry((&row.topic, topic, partition, offset)).or_default() += 1;
         }
     }
     for claim in &facts.claims {
-        let decisions = facts
-            .decisions
-            .get(&claim.event_id)
-            .map_or(&[][..], Vec::as_slice);
+        let decisions = facts.decisions.get(&claim.event_id).map_or(&[][..], Vec::as_slice);
         let (topic, partition, offset) = claim.place();
-        let rows_at = |to: &str| {
-            by_cause
-                .get(&(to, topic, partition, offset))
-                .copied()
-                .unwrap_or(0)
-        };
+        let rows_at = |to: &str| by_cause.get(&(to, topic, partition, offset)).copied().unwrap_or(0);
         let (outcomes, dead_letters) = (rows_at(&triage.output), rows_at(&triage.dead_letter));
         if claim.is_decided() {
             if decisions.is_empty() || outcomes == 0 {
@@ -319,11 +297,7 @@ fn judge_outcomes(triage: &Triage, facts: &Facts, verdict: &mut Verdict) {
         *verdict.decisions.entry(outcome.clone()).or_default() += 1;
     }
     let claimed: HashSet<_> = facts.claims.iter().map(|claim| claim.event_id).collect();
-    for event_id in facts
-        .decisions
-        .keys()
-        .filter(|event_id| !claimed.contains(event_id))
-    {
+    for event_id in facts.decisions.keys().filter(|event_id| !claimed.contains(event_id)) {
         verdict.problem(format!("the decision about {event_id} has no claim"));
     }
     // The topic says itself what an outcome was decided about.
@@ -357,13 +331,7 @@ fn event_id_as_written(value: Option<&[u8]>) -> Option<String> {
 
 fn source_event_id(value: Option<&[u8]>) -> Option<String> {
     let envelope: Value = serde_json::from_slice(value?).ok()?;
-    Some(
-        envelope
-            .get("meta")?
-            .get("sourceEventId")?
-            .as_str()?
-            .to_owned(),
-    )
+    Some(envelope.get("meta")?.get("sourceEventId")?.as_str()?.to_owned())
 }
 
 #[cfg(test)]

@@ -177,11 +177,7 @@ impl Kafka {
 
     /// The addresses for `bootstrap.servers`.
     pub fn bootstrap(&self) -> String {
-        self.nodes
-            .iter()
-            .map(Node::address)
-            .collect::<Vec<_>>()
-            .join(",")
+        self.nodes.iter().map(Node::address).collect::<Vec<_>>().join(",")
     }
 
     /// The nodes, by their id less one.
@@ -269,11 +265,7 @@ impl Node {
     }
 
     fn take(&self) -> anyhow::Result<Guarded> {
-        let process = self
-            .process
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let process = self.process.lock().unwrap_or_else(PoisonError::into_inner).take();
         process.with_context(|| format!("Kafka node {} does not run", self.id))
     }
 
@@ -304,20 +296,11 @@ impl Node {
             ("num.network.threads", "2".to_owned()),
             ("offsets.topic.replication.factor", replicas.to_string()),
             ("offsets.topic.num.partitions", "5".to_owned()),
-            (
-                "transaction.state.log.replication.factor",
-                replicas.to_string(),
-            ),
+            ("transaction.state.log.replication.factor", replicas.to_string()),
             ("transaction.state.log.min.isr", majority.to_string()),
             ("transaction.state.log.num.partitions", "3".to_owned()),
-            (
-                "share.coordinator.state.topic.replication.factor",
-                replicas.to_string(),
-            ),
-            (
-                "share.coordinator.state.topic.min.isr",
-                majority.to_string(),
-            ),
+            ("share.coordinator.state.topic.replication.factor", replicas.to_string()),
+            ("share.coordinator.state.topic.min.isr", majority.to_string()),
             ("group.initial.rebalance.delay.ms", "0".to_owned()),
             ("auto.create.topics.enable", "false".to_owned()),
             // A killed node stands in its own way until its session is over: 9 s by Kafka's default.
@@ -326,9 +309,7 @@ impl Node {
         ];
         // The last mention of a name would win silently; ours give way instead.
         properties.retain(|(name, _)| !options.properties.iter().any(|(other, _)| other == name));
-        let own = properties
-            .into_iter()
-            .map(|(name, value)| format!("{name}={value}\n"));
+        let own = properties.into_iter().map(|(name, value)| format!("{name}={value}\n"));
         let asked = options
             .properties
             .iter()
@@ -374,17 +355,14 @@ impl Node {
     }
 
     fn java(&self) -> anyhow::Result<Command> {
-        let java =
-            find_on_path("java").context("no java on the PATH; `.ci/install kafka` installs it")?;
+        let java = find_on_path("java").context("no java on the PATH; `.ci/install kafka` installs it")?;
         let log = File::options()
             .create(true)
             .append(true)
             .open(&self.log)
             .with_context(|| format!("open {}", self.log.display()))?;
         let mut command = Command::new(java);
-        command
-            .current_dir(&self.folder)
-            .stdin(std::process::Stdio::null());
+        command.current_dir(&self.folder).stdin(std::process::Stdio::null());
         command.stdout(log.try_clone()?).stderr(log);
         Ok(command)
     }
@@ -396,26 +374,19 @@ impl Node {
     /// An open port is not enough: only a metadata answer with our cluster's id says that the broker
     /// works and that it is ours. `brokers` is how many must be known to it.
     async fn wait_until_it_answers(&self, brokers: usize) -> anyhow::Result<()> {
-        wait::until(
-            &format!("Kafka node {} to answer", self.id),
-            START_WITHIN,
-            || async {
-                if let Some(process) = &*self.process.lock().unwrap_or_else(PoisonError::into_inner)
-                    && let Some(status) = process.ended()?
-                {
-                    return Ok(Seen::NotYet(format!("the node has ended with {status}")));
-                }
-                let address = self.address();
-                let (cluster, known) = tokio::task::spawn_blocking(move || ask(&address)).await??;
-                if cluster != self.cluster {
-                    bail!(
-                        "port {} is held by another Kafka, of cluster {cluster}",
-                        self.port
-                    );
-                }
-                Ok(Seen::when(known, |known| *known >= brokers))
-            },
-        )
+        wait::until(&format!("Kafka node {} to answer", self.id), START_WITHIN, || async {
+            if let Some(process) = &*self.process.lock().unwrap_or_else(PoisonError::into_inner)
+                && let Some(status) = process.ended()?
+            {
+                return Ok(Seen::NotYet(format!("the node has ended with {status}")));
+            }
+            let address = self.address();
+            let (cluster, known) = tokio::task::spawn_blocking(move || ask(&address)).await??;
+            if cluster != self.cluster {
+                bail!("port {} is held by another Kafka, of cluster {cluster}", self.port);
+            }
+            Ok(Seen::when(known, |known| *known >= brokers))
+        })
         .await
         .with_context(|| format!("its log is {}", self.log.display()))?;
         Ok(())
@@ -455,11 +426,7 @@ fn random_uuid() -> String {
     bytes[0] &= 0x7f; // no leading '-', which a command line would take for an option
     let mut text = String::with_capacity(22);
     for three in bytes.chunks(3) {
-        let padded = [
-            three[0],
-            *three.get(1).unwrap_or(&0),
-            *three.get(2).unwrap_or(&0),
-        ];
+        let padded = [three[0], *three.get(1).unwrap_or(&0), *three.get(2).unwrap_or(&0)];
         let bits = u32::from_be_bytes([0, padded[0], padded[1], padded[2]]);
         for place in 0..=three.len() {
             text.push(char::from(DIGITS[(bits >> (18 - 6 * place)) as usize & 63]));

@@ -48,22 +48,16 @@ unsafe impl Sync for MockKafka {}
 impl MockKafka {
     /// Starts a cluster of `brokers` brokers; it answers at once.
     pub fn start(brokers: i32) -> anyhow::Result<Self> {
-        let client: BaseProducer = ClientConfig::new()
-            .create()
-            .context("make the mock's client")?;
+        let client: BaseProducer = ClientConfig::new().create().context("make the mock's client")?;
         // SAFETY: the client's handle is alive as long as `client`, which outlives the cluster.
-        let cluster =
-            unsafe { native::rd_kafka_mock_cluster_new(client.client().native_ptr(), brokers) };
+        let cluster = unsafe { native::rd_kafka_mock_cluster_new(client.client().native_ptr(), brokers) };
         ensure!(!cluster.is_null(), "librdkafka made no mock cluster");
         // SAFETY: the cluster was made above; the text lives as long as it and is copied here.
         let bootstrap = unsafe {
             native::rd_kafka_mock_group_initial_rebalance_delay_ms(cluster, 0);
             CStr::from_ptr(native::rd_kafka_mock_cluster_bootstraps(cluster))
         };
-        let bootstrap = bootstrap
-            .to_str()
-            .context("the mock's address is text")?
-            .to_owned();
+        let bootstrap = bootstrap.to_str().context("the mock's address is text")?.to_owned();
         Ok(Self {
             cluster,
             bootstrap,
@@ -80,9 +74,7 @@ impl MockKafka {
     pub fn create_topic(&self, name: &str, partitions: i32) -> anyhow::Result<()> {
         let text = CString::new(name).context("a topic's name holds no NUL")?;
         // SAFETY: the cluster is alive, the text outlives the call.
-        let answer = unsafe {
-            native::rd_kafka_mock_topic_create(self.cluster, text.as_ptr(), partitions, 1)
-        };
+        let answer = unsafe { native::rd_kafka_mock_topic_create(self.cluster, text.as_ptr(), partitions, 1) };
         if answer != native::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
             bail!("the mock refused topic {name}: {answer:?}");
         }
@@ -106,10 +98,7 @@ impl MockKafka {
     }
 }
 
-#[expect(
-    unsafe_code,
-    reason = "the cluster was made by hand and is destroyed by hand"
-)]
+#[expect(unsafe_code, reason = "the cluster was made by hand and is destroyed by hand")]
 impl Drop for MockKafka {
     fn drop(&mut self) {
         // SAFETY: made in `start`, destroyed only here; the client is dropped afterwards.

@@ -60,12 +60,7 @@ impl Postgres {
             .into_iter()
             .flatten()
             .flatten()
-            .filter_map(|entry| {
-                Some((
-                    entry.file_name().to_str()?.parse().ok()?,
-                    entry.path().join("bin"),
-                ))
-            })
+            .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin"))))
             .collect();
         versions.sort_by(|a, b| b.cmp(a));
         let on_path = std::env::var_os("PATH").unwrap_or_default();
@@ -78,13 +73,13 @@ impl Postgres {
 
     /// Makes and starts a server; `settings` are those of postgresql.conf. `fsync` stays on unless they say otherwise.
     pub async fn start_new(name: &str, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
-        let binaries = Self::local_binaries()
-            .context("no Postgres server binaries in /usr/lib/postgresql/*/bin or PATH; `.ci/install postgres` installs them")?;
+        let binaries = Self::local_binaries().context(
+            "no Postgres server binaries in /usr/lib/postgresql/*/bin or PATH; `.ci/install postgres` installs them",
+        )?;
         let user = ServerUser::needed()?;
         let root = folders::data(name)?;
         if let Some(user) = user {
-            chown(&root, Some(user.uid), Some(user.gid))
-                .context("give the data folder to user postgres")?;
+            chown(&root, Some(user.uid), Some(user.gid)).context("give the data folder to user postgres")?;
         }
         let mut settings: BTreeMap<_, _> = settings
             .iter()
@@ -97,9 +92,7 @@ impl Postgres {
             ("shared_buffers", "128MB"),
             ("log_line_prefix", "%m [%p] %a %x "),
         ] {
-            settings
-                .entry(key.to_owned())
-                .or_insert_with(|| value.to_owned());
+            settings.entry(key.to_owned()).or_insert_with(|| value.to_owned());
         }
         let server = Self {
             binaries,
@@ -118,11 +111,7 @@ impl Postgres {
     /// Starts the server again after [`Postgres::stop`], at the same port, and waits until it answers.
     pub async fn start(&self) -> anyhow::Result<()> {
         let mut command = self.command("postgres")?;
-        command
-            .arg("-D")
-            .arg(&self.data)
-            .arg("-p")
-            .arg(self.port.to_string());
+        command.arg("-D").arg(&self.data).arg("-p").arg(self.port.to_string());
         for (key, value) in &self.settings {
             command.arg("-c").arg(format!("{key}={value}"));
         }
@@ -136,11 +125,7 @@ impl Postgres {
 
     /// Stops the server and waits for its end.
     pub async fn stop(&self, how: Stop) -> anyhow::Result<()> {
-        let process = self
-            .process
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let process = self.process.lock().unwrap_or_else(PoisonError::into_inner).take();
         let process = process.context("Postgres does not run")?;
         match how {
             Stop::Fast => process.signal(Signal::Interrupt)?,
@@ -252,10 +237,7 @@ impl Postgres {
             .await?;
         connection.close().await?;
         if Path::new(&folder) != self.data {
-            bail!(
-                "port {} is held by another Postgres, of {folder}",
-                self.port
-            );
+            bail!("port {} is held by another Postgres, of {folder}", self.port);
         }
         Ok(Seen::Yes(()))
     }
@@ -287,9 +269,7 @@ impl ServerUser {
         });
         match account {
             Some(account) => Ok(Some(account)),
-            None => bail!(
-                "Postgres does not run as root, and there is no account `postgres` to run it as"
-            ),
+            None => bail!("Postgres does not run as root, and there is no account `postgres` to run it as"),
         }
     }
 }
@@ -318,11 +298,7 @@ fn children_of(parent: u32) -> Vec<u32> {
             };
             // "pid (name) state ppid ...": the name may hold spaces and parentheses.
             let after_name = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
-            after_name
-                .split(' ')
-                .nth(1)
-                .and_then(|ppid| ppid.parse().ok())
-                == Some(parent)
+            after_name.split(' ').nth(1).and_then(|ppid| ppid.parse().ok()) == Some(parent)
         })
         .collect()
 }

@@ -90,17 +90,11 @@ impl Service {
     pub async fn start(&self) -> anyhow::Result<Running> {
         let folder = folders::logs()?;
         let run = unique(&self.name);
-        let (log, address_file) = (
-            folder.join(format!("{run}.log")),
-            folder.join(format!("{run}.address")),
-        );
+        let (log, address_file) = (folder.join(format!("{run}.log")), folder.join(format!("{run}.address")));
         let mut command = self.command().await?;
         let output = File::create(&log).with_context(|| format!("make {}", log.display()))?;
         command.env(format!("{}HTTP__ADDRESS_FILE", self.prefix), &address_file);
-        command
-            .stdin(Stdio::null())
-            .stdout(output.try_clone()?)
-            .stderr(output);
+        command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         let process = Guarded::spawn(&self.name, command, Signal::Kill)?;
         let http = wait::until(
             &format!("{} to open its HTTP port", self.name),
@@ -126,39 +120,21 @@ impl Service {
     }
 
     /// Runs the service with these arguments to its end and returns exit code, stdout and stderr.
-    pub async fn run_with(
-        &self,
-        arguments: &[&str],
-    ) -> anyhow::Result<(Option<i32>, String, String)> {
+    pub async fn run_with(&self, arguments: &[&str]) -> anyhow::Result<(Option<i32>, String, String)> {
         let mut command = tokio::process::Command::from(self.command().await?);
-        command
-            .args(arguments)
-            .stdin(Stdio::null())
-            .kill_on_drop(true);
+        command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
         let output = tokio::time::timeout(START_WITHIN, command.output())
             .await
-            .with_context(|| {
-                format!(
-                    "{} {arguments:?} still runs after {START_WITHIN:?}",
-                    self.binary
-                )
-            })??;
+            .with_context(|| format!("{} {arguments:?} still runs after {START_WITHIN:?}", self.binary))??;
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        Ok((
-            output.status.code(),
-            text(output.stdout),
-            text(output.stderr),
-        ))
+        Ok((output.status.code(), text(output.stdout), text(output.stderr)))
     }
 
     async fn command(&self) -> anyhow::Result<Command> {
         let mut command = Command::new(build().await?.join(self.binary));
         // Settings of the caller's shell must not reach the service.
         for (name, _) in std::env::vars_os() {
-            if name
-                .to_str()
-                .is_some_and(|name| name.starts_with(self.prefix))
-            {
+            if name.to_str().is_some_and(|name| name.starts_with(self.prefix)) {
                 command.env_remove(name);
             }
         }
@@ -291,13 +267,7 @@ impl Running {
             .with_context(|| format!("read the memory of {}", self.name))?;
         let kilobytes: u64 = status
             .lines()
-            .find_map(|line| {
-                line.strip_prefix(field)?
-                    .trim()
-                    .strip_suffix(" kB")?
-                    .parse()
-                    .ok()
-            })
+            .find_map(|line| line.strip_prefix(field)?.trim().strip_suffix(" kB")?.parse().ok())
             .with_context(|| format!("{} has no {field}", self.name))?;
         Ok(kilobytes * 1024)
     }
@@ -326,10 +296,7 @@ async fn build() -> anyhow::Result<PathBuf> {
             .await;
         let folder = target.join("release");
         match built {
-            Ok(status) => ensure!(
-                status.success(),
-                "building the services ended with {status}"
-            ),
+            Ok(status) => ensure!(status.success(), "building the services ended with {status}"),
             // A machine that only runs what was built elsewhere.
             Err(error) if folder.join("triage-service").exists() => {
                 eprintln!("the services are not built anew, since cargo cannot be run: {error}");
@@ -377,9 +344,9 @@ fn last_lines(log: &Path) -> String {
 }
 
 fn sum_of(metrics: &str, name: &str) -> Option<f64> {
-    let (name, labels) = name.split_once('{').map_or((name, ""), |(name, labels)| {
-        (name, labels.trim_end_matches('}'))
-    });
+    let (name, labels) = name
+        .split_once('{')
+        .map_or((name, ""), |(name, labels)| (name, labels.trim_end_matches('}')));
     let values = metrics.lines().filter_map(|line| {
         let (series, value) = line.rsplit_once(' ')?;
         let (found, has) = series.split_once('{').unwrap_or((series, ""));
@@ -403,8 +370,7 @@ mod tests {
 
     #[test]
     fn a_metric_is_summed_over_the_label_sets_that_match() {
-        let metrics =
-            "# HELP a_total x\na_total{k=\"1\",o=\"x\"} 2\na_total{k=\"2\",o=\"y\"} 3\nb 7\n";
+        let metrics = "# HELP a_total x\na_total{k=\"1\",o=\"x\"} 2\na_total{k=\"2\",o=\"y\"} 3\nb 7\n";
         assert_eq!(sum_of(metrics, "a_total"), Some(5.0));
         assert_eq!(sum_of(metrics, "a_total{k=\"2\"}"), Some(3.0));
         assert_eq!(sum_of(metrics, "b"), Some(7.0));

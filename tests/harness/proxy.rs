@@ -97,13 +97,7 @@ struct Frame {
 impl Proxy {
     /// A proxy at a free port in front of one server.
     pub fn to(upstream: u16, framing: Framing) -> anyhow::Result<Self> {
-        Self::start(
-            &[Hop {
-                listen: 0,
-                upstream,
-            }],
-            framing,
-        )
+        Self::start(&[Hop { listen: 0, upstream }], framing)
     }
 
     /// A proxy in front of all brokers of a cluster; they name the proxy's addresses to its clients.
@@ -124,32 +118,24 @@ impl Proxy {
             let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, hop.listen))
                 .with_context(|| format!("listen at port {}", hop.listen))?;
             listener.set_nonblocking(true)?;
-            listeners.push((
-                listener,
-                SocketAddr::from((Ipv4Addr::LOCALHOST, hop.upstream)),
-            ));
+            listeners.push((listener, SocketAddr::from((Ipv4Addr::LOCALHOST, hop.upstream))));
         }
         let addresses = listeners
             .iter()
             .map(|(listener, _)| listener.local_addr())
             .collect::<Result<_, _>>()?;
         let end = CancellationToken::new();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (served, ended) = (Arc::clone(&network), end.clone());
-        std::thread::Builder::new()
-            .name("proxy".to_owned())
-            .spawn(move || {
-                runtime.block_on(async move {
-                    for (listener, upstream) in listeners {
-                        let listener =
-                            TcpListener::from_std(listener).expect("the runtime has IO enabled");
-                        tokio::spawn(accept(listener, upstream, Arc::clone(&served)));
-                    }
-                    ended.cancelled().await;
-                });
-            })?;
+        std::thread::Builder::new().name("proxy".to_owned()).spawn(move || {
+            runtime.block_on(async move {
+                for (listener, upstream) in listeners {
+                    let listener = TcpListener::from_std(listener).expect("the runtime has IO enabled");
+                    tokio::spawn(accept(listener, upstream, Arc::clone(&served)));
+                }
+                ended.cancelled().await;
+            });
+        })?;
         Ok(Self {
             addresses,
             network,
@@ -274,18 +260,12 @@ async fn carry(client: TcpStream, server: TcpStream, network: Arc<Network>) {
 
     // These two end when the last sender is gone; a held request is one of the senders. So the server's
     // end of a connection outlives the client's as long as something of it is held.
-    tokio::spawn(write(
-        request_queue,
-        to_server,
-        Arc::clone(&network),
-        |weather| weather.to_server,
-    ));
-    let writer = tokio::spawn(write(
-        answer_queue,
-        to_client,
-        Arc::clone(&network),
-        |weather| weather.to_client,
-    ));
+    tokio::spawn(write(request_queue, to_server, Arc::clone(&network), |weather| {
+        weather.to_server
+    }));
+    let writer = tokio::spawn(write(answer_queue, to_client, Arc::clone(&network), |weather| {
+        weather.to_client
+    }));
     let reader = tokio::spawn(read_answers(
         from_server,
         answers,
@@ -310,8 +290,7 @@ async fn carry(client: TcpStream, server: TcpStream, network: Arc<Network>) {
 async fn cut(network: &Network) {
     let mut weather = network.weather.subscribe();
     let (cuts, began) = (weather.borrow().cuts, weather.borrow().clone());
-    let had_hole =
-        |weather: &Weather| [weather.to_server, weather.to_client].contains(&Flow::BlackHole);
+    let had_hole = |weather: &Weather| [weather.to_server, weather.to_client].contains(&Flow::BlackHole);
     let mut in_hole = had_hole(&began);
     while weather.changed().await.is_ok() {
         let now = weather.borrow_and_update();
@@ -340,15 +319,10 @@ async fn read_requests(
                 continue;
             }
             let number = network.produced.fetch_add(1, Ordering::SeqCst) + 1;
-            if weather
-                .swallow_each
-                .is_some_and(|each| number.is_multiple_of(each))
+            if weather.swallow_each.is_some_and(|each| number.is_multiple_of(each))
                 && let Some(id) = request_id(&frame.bytes)
             {
-                doomed
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .insert(id);
+                doomed.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
             }
         }
         if is_cut.is_cancelled() || to_server.send(frame).await.is_err() {
@@ -365,12 +339,8 @@ async fn read_answers(
     is_cut: CancellationToken,
 ) {
     while let Some(frame) = read_frame(&mut from, network.framing).await {
-        let is_doomed = answer_id(&frame.bytes).is_some_and(|id| {
-            doomed
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .remove(&id)
-        });
+        let is_doomed =
+            answer_id(&frame.bytes).is_some_and(|id| doomed.lock().unwrap_or_else(PoisonError::into_inner).remove(&id));
         if network.framing == Framing::Kafka && is_doomed {
             network.swallowed.fetch_add(1, Ordering::SeqCst);
             is_cut.cancel();
@@ -415,11 +385,7 @@ async fn read_frame(from: &mut (impl AsyncRead + Unpin), framing: Framing) -> Op
     let bytes = match framing {
         Framing::Raw => {
             let mut chunk = vec![0; 16 * 1024];
-            let count = from
-                .read(&mut chunk)
-                .await
-                .ok()
-                .filter(|count| *count > 0)?;
+            let count = from.read(&mut chunk).await.ok().filter(|count| *count > 0)?;
             chunk.truncate(count);
             chunk
         }

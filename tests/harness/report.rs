@@ -178,11 +178,7 @@ impl Report {
         let facts = serde_json::to_value(self).expect("a report is JSON");
         let mut rows = Vec::new();
         flatten("", &facts, &mut rows);
-        let width = rows
-            .iter()
-            .map(|(name, _)| name.chars().count())
-            .max()
-            .unwrap_or(0);
+        let width = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
         rows.iter()
             .map(|(name, value)| format!("  {name:<width$}  {value}\n"))
             .collect()
@@ -192,11 +188,7 @@ impl Report {
 fn flatten(name: &str, value: &serde_json::Value, rows: &mut Vec<(String, String)>) {
     match value {
         serde_json::Value::Object(members) if members.contains_key("goal") => {
-            let met = if members["met"] == true {
-                "met"
-            } else {
-                "MISSED"
-            };
+            let met = if members["met"] == true { "met" } else { "MISSED" };
             let label = members["name"].as_str().unwrap_or_default();
             rows.push((
                 format!("goal: {label}"),
@@ -213,9 +205,7 @@ fn flatten(name: &str, value: &serde_json::Value, rows: &mut Vec<(String, String
                 flatten(&path, value, rows);
             }
         }
-        serde_json::Value::Array(elements) => elements
-            .iter()
-            .for_each(|element| flatten(name, element, rows)),
+        serde_json::Value::Array(elements) => elements.iter().for_each(|element| flatten(name, element, rows)),
         serde_json::Value::String(text) => rows.push((name.to_owned(), text.clone())),
         other => rows.push((name.to_owned(), other.to_string())),
     }
@@ -230,18 +220,10 @@ fn rank(sorted: &[f64], percent: usize) -> Option<f64> {
 fn commit() -> String {
     let described = Command::new("git")
         .current_dir(folders::workspace())
-        .args([
-            "describe",
-            "--always",
-            "--dirty",
-            "--abbrev=12",
-            "--exclude=*",
-        ])
+        .args(["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"])
         .output();
     match described {
-        Ok(output) if output.status.success() => {
-            String::from_utf8_lossy(&output.stdout).trim().to_owned()
-        }
+        Ok(output) if output.status.success() => String::from_utf8_lossy(&output.stdout).trim().to_owned(),
         Ok(_) | Err(_) => "unknown".to_owned(), // no repository, or no git: the report is still worth having
     }
 }
@@ -254,26 +236,16 @@ mod tests {
     fn ranks_are_values_of_the_sample() {
         assert_eq!(Latency::of(vec![]), None);
         let latency = Latency::of((1..=200).map(f64::from).collect()).unwrap();
-        assert_eq!(
-            (latency.p50, latency.p99, latency.max),
-            (100.0, 198.0, 200.0)
-        );
+        assert_eq!((latency.p50, latency.p99, latency.max), (100.0, 198.0, 200.0));
     }
 
     #[test]
     fn a_table_names_each_member_and_each_goal() {
         let mut report = Began::now().report("kafka", Verdict::default());
-        report
-            .goals
-            .push(Goal::at_most("resident MB", 120.0, 100.0));
-        report
-            .faults
-            .insert("kill".to_owned(), Faults::of(vec![3.0, 1.0]));
+        report.goals.push(Goal::at_most("resident MB", 120.0, 100.0));
+        report.faults.insert("kill".to_owned(), Faults::of(vec![3.0, 1.0]));
         let table = report.table();
-        assert!(
-            table.contains("faults.kill.recovery_ms_max  3.0"),
-            "{table}"
-        );
+        assert!(table.contains("faults.kill.recovery_ms_max  3.0"), "{table}");
         assert!(table.contains("120.0 (goal 100.0: MISSED)"), "{table}");
         assert!(table.contains("publish_duplicates"), "{table}");
     }

@@ -93,9 +93,7 @@ impl Choice {
             "env" => bail!("STACK=env needs {DATABASE_VARIABLE} and {BROKERS_VARIABLE}"),
             "embedded" => chosen(StackKind::Embedded, "STACK=embedded"),
             "kafka" => chosen(StackKind::Kafka, "STACK=kafka"),
-            "containers" => bail!(
-                "STACK=containers is not available in this version; take env, embedded or kafka"
-            ),
+            "containers" => bail!("STACK=containers is not available in this version; take env, embedded or kafka"),
             "auto" | "" if has.addresses => chosen(StackKind::Env, "both addresses are set"),
             "auto" | "" if has.jars && has.binaries => chosen(
                 StackKind::Kafka,
@@ -178,19 +176,13 @@ impl Stack {
     pub async fn shared() -> anyhow::Result<&'static Self> {
         static SHARED: OnceCell<Stack> = OnceCell::const_new();
         SHARED
-            .get_or_try_init(|| async {
-                Self::start("shared", &KafkaOptions::default(), &[]).await
-            })
+            .get_or_try_init(|| async { Self::start("shared", &KafkaOptions::default(), &[]).await })
             .await
     }
 
     /// Chooses by `STACK`, says what and why, and starts it. `kafka` and `settings` (of Postgres) apply to
     /// servers of our own only.
-    pub async fn start(
-        name: &str,
-        kafka: &KafkaOptions,
-        settings: &[(&str, &str)],
-    ) -> anyhow::Result<Self> {
+    pub async fn start(name: &str, kafka: &KafkaOptions, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
         let choice = Choice::from_environment()?;
         eprintln!("stack: {} ({})", choice.kind.name(), choice.reason);
         Self::start_chosen(choice, name, kafka, settings).await
@@ -277,27 +269,17 @@ impl Stack {
             (StackKind::Embedded, Ability::ProducerState) => {
                 Some("the mock cluster keeps no producer state: it writes a resend twice")
             }
-            (StackKind::Embedded, Ability::Transactions) => {
-                Some("the mock cluster only pretends transactions")
-            }
+            (StackKind::Embedded, Ability::Transactions) => Some("the mock cluster only pretends transactions"),
             (StackKind::Embedded, Ability::Admin) => Some("the mock cluster has no admin protocol"),
             (StackKind::Embedded, Ability::BrokerProcess | Ability::BrokerRoutes) => {
                 Some("the mock cluster lives in the test's own process")
             }
-            (StackKind::Embedded, Ability::LongTopics) => {
-                Some("the mock cluster keeps 5 MiB of a partition")
-            }
-            (StackKind::Env, Ability::BrokerProcess | Ability::BrokerRoutes) => {
-                Some("the given brokers are not ours")
-            }
+            (StackKind::Embedded, Ability::LongTopics) => Some("the mock cluster keeps 5 MiB of a partition"),
+            (StackKind::Env, Ability::BrokerProcess | Ability::BrokerRoutes) => Some("the given brokers are not ours"),
             (StackKind::Env, Ability::DatabaseProcess) => Some("the given Postgres is not ours"),
-            (
-                StackKind::Env,
-                Ability::ProducerState
-                | Ability::Transactions
-                | Ability::Admin
-                | Ability::LongTopics,
-            ) => None,
+            (StackKind::Env, Ability::ProducerState | Ability::Transactions | Ability::Admin | Ability::LongTopics) => {
+                None
+            }
         }
     }
 
@@ -305,20 +287,14 @@ impl Stack {
     pub fn skips(&self, test: &str, abilities: &[Ability]) -> bool {
         let reason = abilities.iter().find_map(|ability| self.lacks(*ability));
         if let Some(reason) = reason {
-            eprintln!(
-                "SKIPPED {test} on STACK={}: {reason}",
-                self.choice.kind.name()
-            );
+            eprintln!("SKIPPED {test} on STACK={}: {reason}", self.choice.kind.name());
         }
         reason.is_some()
     }
 
     /// Makes a migrated database for one test: a copy of a template, some 40 ms.
     pub async fn database(&self, test: &str) -> anyhow::Result<Database> {
-        let template = self
-            .template
-            .get_or_try_init(|| self.make_template())
-            .await?;
+        let template = self.template.get_or_try_init(|| self.make_template()).await?;
         let name = unique(test);
         let _one_at_a_time = self.copying.lock().await;
         let mut admin = postgres::connect(&self.database_url("postgres")?).await?;
@@ -363,24 +339,14 @@ impl Stack {
     }
 
     /// Makes a topic for one test and returns its name, which is `label` with something unique behind it.
-    pub async fn topic(
-        &self,
-        label: &str,
-        partitions: i32,
-        settings: &[(&str, &str)],
-    ) -> anyhow::Result<String> {
+    pub async fn topic(&self, label: &str, partitions: i32, settings: &[(&str, &str)]) -> anyhow::Result<String> {
         let name = unique(label).replace('_', "-");
         self.create_topic(&name, partitions, settings).await?;
         Ok(name)
     }
 
     /// Makes a topic of exactly this name and waits until it has leaders.
-    pub async fn create_topic(
-        &self,
-        name: &str,
-        partitions: i32,
-        settings: &[(&str, &str)],
-    ) -> anyhow::Result<()> {
+    pub async fn create_topic(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) -> anyhow::Result<()> {
         match &self.brokers {
             Brokers::Mock(mock) => mock.create_topic(name, partitions),
             Brokers::Ours(kafka) => {
@@ -411,9 +377,7 @@ impl Stack {
             .await
             .context("migrate the template")?;
         // A copy of an analysed, vacuumed database plans as a grown one does.
-        sqlx::query("vacuum analyze")
-            .execute(&mut connection)
-            .await?;
+        sqlx::query("vacuum analyze").execute(&mut connection).await?;
         connection.close().await?;
         Ok(name)
     }
@@ -428,18 +392,12 @@ pub fn unique(label: &str) -> String {
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     // Postgres cuts names at 63 bytes, and what makes this one unique stands at its end.
     let label = label.get(..30).unwrap_or(label);
-    format!(
-        "{label}_{:x}_{:x}_{number}",
-        since_1970.as_millis(),
-        std::process::id()
-    )
+    format!("{label}_{:x}_{:x}_{number}", since_1970.as_millis(), std::process::id())
 }
 
 /// The address with another database in its path.
 fn with_database(url: &str, name: &str) -> anyhow::Result<String> {
-    let (address, parameters) = url
-        .split_once('?')
-        .map_or((url, None), |(a, p)| (a, Some(p)));
+    let (address, parameters) = url.split_once('?').map_or((url, None), |(a, p)| (a, Some(p)));
     let (scheme, rest) = address
         .split_once("://")
         .context("a database address begins with postgres://")?;
@@ -452,12 +410,7 @@ fn with_database(url: &str, name: &str) -> anyhow::Result<String> {
 mod tests {
     use super::*;
 
-    fn choose(
-        wanted: &str,
-        addresses: bool,
-        jars: bool,
-        binaries: bool,
-    ) -> Result<StackKind, String> {
+    fn choose(wanted: &str, addresses: bool, jars: bool, binaries: bool) -> Result<StackKind, String> {
         Choice::choose(
             wanted,
             &Found {
@@ -475,20 +428,13 @@ mod tests {
         assert_eq!(choose("auto", true, true, true), Ok(StackKind::Env));
         assert_eq!(choose("auto", false, true, true), Ok(StackKind::Kafka));
         assert_eq!(choose("auto", false, false, true), Ok(StackKind::Embedded));
-        assert!(
-            choose("auto", false, false, false).is_err_and(|text| text.contains(".ci/install"))
-        );
+        assert!(choose("auto", false, false, false).is_err_and(|text| text.contains(".ci/install")));
     }
 
     #[test]
     fn what_cannot_be_had_is_refused_with_its_reason() {
-        assert!(
-            choose("env", false, true, true).is_err_and(|text| text.contains(BROKERS_VARIABLE))
-        );
-        assert!(
-            choose("containers", true, true, true)
-                .is_err_and(|text| text.contains("not available"))
-        );
+        assert!(choose("env", false, true, true).is_err_and(|text| text.contains(BROKERS_VARIABLE)));
+        assert!(choose("containers", true, true, true).is_err_and(|text| text.contains("not available")));
         assert!(choose("docker", true, true, true).is_err_and(|text| text.contains("none of")));
     }
 
@@ -498,9 +444,6 @@ mod tests {
             with_database("postgres://u:p@h:1/x?sslmode=disable", "y").unwrap(),
             "postgres://u:p@h:1/y?sslmode=disable"
         );
-        assert_eq!(
-            with_database("postgres://h", "y").unwrap(),
-            "postgres://h/y"
-        );
+        assert_eq!(with_database("postgres://h", "y").unwrap(), "postgres://h/y");
     }
 }

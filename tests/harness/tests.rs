@@ -33,10 +33,7 @@ async fn writes_and_reads(stack: &Stack) {
         .collect();
     records[5].value = None;
     records[6].key = None;
-    records[7].headers = vec![
-        ("a".to_owned(), Some(b"1".to_vec())),
-        ("b".to_owned(), None),
-    ];
+    records[7].headers = vec![("a".to_owned(), Some(b"1".to_vec())), ("b".to_owned(), None)];
     records[8].timestamp = Some(1_700_000_000_000);
     records[8].partition = Some(2);
     let places = topics::produce(&stack.brokers(), &topic, records.clone())
@@ -54,16 +51,8 @@ async fn writes_and_reads(stack: &Stack) {
             (&record.key, &record.value, &record.headers)
         );
     }
-    let committed = topics::committed(&stack.brokers(), "nobody", &topic)
-        .await
-        .unwrap();
-    assert_eq!(
-        committed
-            .iter()
-            .map(|partition| partition.high)
-            .sum::<i64>(),
-        100
-    );
+    let committed = topics::committed(&stack.brokers(), "nobody", &topic).await.unwrap();
+    assert_eq!(committed.iter().map(|partition| partition.high).sum::<i64>(), 100);
     assert!(committed.iter().all(|partition| partition.offset.is_none()));
 
     let (first, second) = (
@@ -110,19 +99,8 @@ async fn the_kafka_stack_writes_and_reads_also_after_its_node_was_killed() {
     topics::produce(&stack.brokers(), &topic, vec![Record::new("k", "after")])
         .await
         .unwrap();
-    assert_eq!(
-        topics::read_all(&stack.brokers(), &topic)
-            .await
-            .unwrap()
-            .len(),
-        2
-    );
-    let refused = topics::produce(
-        &stack.brokers(),
-        &topic,
-        vec![Record::new("k", vec![b'x'; 3000])],
-    )
-    .await;
+    assert_eq!(topics::read_all(&stack.brokers(), &topic).await.unwrap().len(), 2);
+    let refused = topics::produce(&stack.brokers(), &topic, vec![Record::new("k", vec![b'x'; 3000])]).await;
     assert!(refused.is_err_and(|error| format!("{error:#}").contains("too large")));
 
     swallowed_answers_make_no_duplicates(&stack).await;
@@ -135,9 +113,7 @@ async fn swallowed_answers_make_no_duplicates(stack: &Stack) {
     let proxy = Proxy::for_kafka(&route).unwrap();
     proxy.swallow_each_produce_answer(2);
     let records = (0..5).map(|n| Record::new("k", format!("{n}"))).collect();
-    topics::produce(&proxy.address(), &topic, records)
-        .await
-        .unwrap();
+    topics::produce(&proxy.address(), &topic, records).await.unwrap();
     topics::produce(&proxy.address(), &topic, vec![Record::new("k", "5")])
         .await
         .unwrap();
@@ -161,9 +137,8 @@ async fn held_frames_arrive_after_their_producer_is_gone(stack: &Stack) {
     proxy.hold_produce(true);
     let address = proxy.address();
     let (old_topic, old_address) = (topic.clone(), address.clone());
-    let old = tokio::spawn(async move {
-        topics::produce(&old_address, &old_topic, vec![Record::new("k", "old")]).await
-    });
+    let old =
+        tokio::spawn(async move { topics::produce(&old_address, &old_topic, vec![Record::new("k", "old")]).await });
     wait::until("a frame to be held", Duration::from_secs(10), || async {
         Ok(Seen::when(proxy.held(), |held| *held > 0))
     })
@@ -172,46 +147,33 @@ async fn held_frames_arrive_after_their_producer_is_gone(stack: &Stack) {
     proxy.hold_produce(false);
     proxy.cut(); // the old producer's connection; its frame stays in the network
     proxy.release_held();
-    let values = wait::until(
-        "the old frame to be written",
-        Duration::from_secs(10),
-        || async {
-            let reads = topics::read_all(&stack.brokers(), &topic).await?;
-            Ok(Seen::when(reads.len(), |count| *count == 1))
-        },
-    );
+    let values = wait::until("the old frame to be written", Duration::from_secs(10), || async {
+        let reads = topics::read_all(&stack.brokers(), &topic).await?;
+        Ok(Seen::when(reads.len(), |count| *count == 1))
+    });
     assert_eq!(values.await.unwrap(), 1);
     old.await.unwrap().unwrap();
-    let count = topics::read_all(&stack.brokers(), &topic)
-        .await
-        .unwrap()
-        .len();
+    let count = topics::read_all(&stack.brokers(), &topic).await.unwrap().len();
     assert_eq!(count, 1, "the broker knows the resend by its sequence");
 }
 
 #[tokio::test]
 async fn a_crash_of_postgres_takes_back_nothing_that_was_waited_for() {
     let server = Postgres::start_new("harness-crash", &[]).await.unwrap();
-    let mut connection = crate::postgres::connect(&server.url("postgres"))
-        .await
-        .unwrap();
+    let mut connection = crate::postgres::connect(&server.url("postgres")).await.unwrap();
     sqlx::query("create table t (n int)")
         .execute(&mut connection)
         .await
         .unwrap();
     for how in [Stop::Fast, Stop::Crash, Stop::Kill] {
-        let mut connection = crate::postgres::connect(&server.url("postgres"))
-            .await
-            .unwrap();
+        let mut connection = crate::postgres::connect(&server.url("postgres")).await.unwrap();
         sqlx::query("insert into t values (1)")
             .execute(&mut connection)
             .await
             .unwrap();
         server.restart(how).await.unwrap();
     }
-    let mut connection = crate::postgres::connect(&server.url("postgres"))
-        .await
-        .unwrap();
+    let mut connection = crate::postgres::connect(&server.url("postgres")).await.unwrap();
     let count: i64 = sqlx::query_scalar("select count(*) from t")
         .fetch_one(&mut connection)
         .await
@@ -228,26 +190,17 @@ async fn a_stalled_proxy_lets_everything_through_afterwards() {
     let mut connection = crate::postgres::connect(&url).await.unwrap();
     proxy.both(Flow::Stall);
     let query = async {
-        let one: i32 = sqlx::query_scalar("select 1")
-            .fetch_one(&mut connection)
-            .await
-            .unwrap();
+        let one: i32 = sqlx::query_scalar("select 1").fetch_one(&mut connection).await.unwrap();
         one
     };
     let thaw = async {
-        let early =
-            tokio::time::timeout(Duration::from_millis(200), std::future::pending::<()>()).await;
+        let early = tokio::time::timeout(Duration::from_millis(200), std::future::pending::<()>()).await;
         assert!(early.is_err());
         proxy.both(Flow::Pass);
     };
     assert_eq!(tokio::join!(query, thaw).0, 1);
     proxy.cut();
-    assert!(
-        sqlx::query("select 1")
-            .execute(&mut connection)
-            .await
-            .is_err()
-    );
+    assert!(sqlx::query("select 1").execute(&mut connection).await.is_err());
 }
 
 #[tokio::test]
@@ -277,9 +230,7 @@ async fn plays_a_test_that_is_killed() {
         return;
     };
     let server = Postgres::start_new("harness-played", &[]).await.unwrap();
-    let mut connection = crate::postgres::connect(&server.url("postgres"))
-        .await
-        .unwrap();
+    let mut connection = crate::postgres::connect(&server.url("postgres")).await.unwrap();
     let folder: String = sqlx::query_scalar("show data_directory")
         .fetch_one(&mut connection)
         .await
@@ -301,18 +252,14 @@ async fn a_killed_test_takes_its_servers_and_their_folders_with_it() {
         .args(["--exact", "tests::plays_a_test_that_is_killed"])
         .env(PLAYED, &file);
     let test = Guarded::spawn("a test", command, Signal::Kill).unwrap();
-    let (sleeper, folder) = wait::until(
-        "the played test to run",
-        Duration::from_secs(30),
-        || async {
-            let text = std::fs::read_to_string(&file)?;
-            Ok(text
-                .split_once(' ')
-                .map_or(Seen::NotYet(text.clone()), |(pid, folder)| {
-                    Seen::Yes((format!("/proc/{pid}"), folder.to_owned()))
-                }))
-        },
-    )
+    let (sleeper, folder) = wait::until("the played test to run", Duration::from_secs(30), || async {
+        let text = std::fs::read_to_string(&file)?;
+        Ok(text
+            .split_once(' ')
+            .map_or(Seen::NotYet(text.clone()), |(pid, folder)| {
+                Seen::Yes((format!("/proc/{pid}"), folder.to_owned()))
+            }))
+    })
     .await
     .unwrap();
     test.kill().unwrap();
@@ -346,15 +293,7 @@ async fn three_nodes_outlive_one_of_them() {
         .unwrap();
     kafka.nodes()[0].kill().unwrap();
     let records = (0..30).map(|n| Record::new(format!("{n}"), "v")).collect();
-    topics::produce(&kafka.bootstrap(), "three", records)
-        .await
-        .unwrap();
+    topics::produce(&kafka.bootstrap(), "three", records).await.unwrap();
     kafka.nodes()[0].start().await.unwrap();
-    assert_eq!(
-        topics::read_all(&kafka.bootstrap(), "three")
-            .await
-            .unwrap()
-            .len(),
-        30
-    );
+    assert_eq!(topics::read_all(&kafka.bootstrap(), "three").await.unwrap().len(), 30);
 }

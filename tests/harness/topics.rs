@@ -5,9 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use rdkafka::ClientConfig;
-use rdkafka::admin::{
-    AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication,
-};
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -117,34 +115,26 @@ pub async fn create(
     let answers = admin(brokers)?.create_topics([&topic], &patient()).await?;
     refused(answers).with_context(|| format!("make topic {name}"))?;
     let expected = usize::try_from(partitions)?;
-    wait::until(
-        &format!("topic {name} to have leaders"),
-        REQUEST_WITHIN,
-        || async {
-            let (brokers, name) = (brokers.to_owned(), name.to_owned());
-            let leaders = blocking(move || {
-                let metadata = reader(&brokers)?.fetch_metadata(Some(&name), REQUEST_WITHIN)?;
-                let topic = metadata
-                    .topics()
-                    .first()
-                    .context("metadata names the topic")?;
-                Ok(topic
-                    .partitions()
-                    .iter()
-                    .filter(|partition| partition.leader() >= 0)
-                    .count())
-            });
-            Ok(Seen::when(leaders.await?, |leaders| *leaders == expected))
-        },
-    )
+    wait::until(&format!("topic {name} to have leaders"), REQUEST_WITHIN, || async {
+        let (brokers, name) = (brokers.to_owned(), name.to_owned());
+        let leaders = blocking(move || {
+            let metadata = reader(&brokers)?.fetch_metadata(Some(&name), REQUEST_WITHIN)?;
+            let topic = metadata.topics().first().context("metadata names the topic")?;
+            Ok(topic
+                .partitions()
+                .iter()
+                .filter(|partition| partition.leader() >= 0)
+                .count())
+        });
+        Ok(Seen::when(leaders.await?, |leaders| *leaders == expected))
+    })
     .await?;
     Ok(())
 }
 
 /// Deletes a topic.
 pub async fn delete(brokers: &str, name: &str) -> anyhow::Result<()> {
-    refused(admin(brokers)?.delete_topics(&[name], &patient()).await?)
-        .with_context(|| format!("delete topic {name}"))
+    refused(admin(brokers)?.delete_topics(&[name], &patient()).await?).with_context(|| format!("delete topic {name}"))
 }
 
 /// Sets settings of a topic **and resets all others to their defaults**: so only for topics of our own.
@@ -162,11 +152,7 @@ pub async fn alter(brokers: &str, name: &str, settings: &[(&str, &str)]) -> anyh
 }
 
 /// Writes records with an idempotent producer, in order per partition, and returns where each one lies.
-pub async fn produce(
-    brokers: &str,
-    topic: &str,
-    records: Vec<Record>,
-) -> anyhow::Result<Vec<(i32, i64)>> {
+pub async fn produce(brokers: &str, topic: &str, records: Vec<Record>) -> anyhow::Result<Vec<(i32, i64)>> {
     let (brokers, topic) = (brokers.to_owned(), topic.to_owned());
     blocking(move || Writer::new(&brokers)?.write(&topic, &records)).await
 }
@@ -273,10 +259,7 @@ impl Writer {
         self.producer
             .flush(PROGRESS_WITHIN)
             .with_context(|| format!("write to {topic}"))?;
-        let mut places = reports
-            .places
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut places = reports.places.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::take(&mut *places)
             .into_iter()
             .enumerate()
@@ -391,10 +374,7 @@ fn to_read(record: &rdkafka::message::BorrowedMessage<'_>) -> Read {
 
 fn reaches_of(client: &BaseConsumer, topic: &str) -> anyhow::Result<Vec<Reach>> {
     let metadata = client.fetch_metadata(Some(topic), REQUEST_WITHIN)?;
-    let described = metadata
-        .topics()
-        .first()
-        .context("metadata names the topic")?;
+    let described = metadata.topics().first().context("metadata names the topic")?;
     if let Some(error) = described.error() {
         bail!("topic {topic}: {}", RDKafkaErrorCode::from(error));
     }
@@ -454,9 +434,7 @@ fn refused(answers: Vec<Result<String, (String, RDKafkaErrorCode)>>) -> anyhow::
 }
 
 /// librdkafka's calls block, and so do its clients when they are dropped.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
-) -> anyhow::Result<T> {
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> anyhow::Result<T> + Send + 'static) -> anyhow::Result<T> {
     tokio::task::spawn_blocking(work)
         .await
         .context("a call to Kafka panicked")?

@@ -35,11 +35,7 @@ impl<T> Seen<T> {
 ///
 /// An error inside a look counts as "not yet", since a server that restarts is away for a while. A look
 /// that hangs is given up at the deadline, too.
-pub async fn until<T, F>(
-    what: &str,
-    within: Duration,
-    mut look: impl FnMut() -> F,
-) -> anyhow::Result<T>
+pub async fn until<T, F>(what: &str, within: Duration, mut look: impl FnMut() -> F) -> anyhow::Result<T>
 where
     F: Future<Output = anyhow::Result<Seen<T>>>,
 {

@@ -58,9 +58,7 @@ impl Known<'_> {
             path.push(name);
             match (self.find(path), value) {
                 (Key::Open, Value::Dict(_, dict)) => flatten(path, "", dict, origin, settings),
-                (Key::Table, Value::Dict(_, dict)) => {
-                    self.walk(path, dict, origin, settings, problems)
-                }
+                (Key::Table, Value::Dict(_, dict)) => self.walk(path, dict, origin, settings, problems),
                 (Key::Open | Key::Table, _) => {
                     problems.push(
                         path.join("."),
@@ -137,10 +135,7 @@ impl Known<'_> {
         let name = name.to_ascii_lowercase();
         for open in self.open {
             let table = format!("{}__", open.replace('.', "__"));
-            if let Some(property) = name
-                .strip_prefix(&table)
-                .filter(|property| !property.is_empty())
-            {
+            if let Some(property) = name.strip_prefix(&table).filter(|property| !property.is_empty()) {
                 let mut path: KeyPath = open.split('.').map(str::to_owned).collect();
                 path.push(property.replace('_', "."));
                 return path;
@@ -176,10 +171,7 @@ impl Known<'_> {
 
     /// Every value that has a default, and every open table.
     fn names(&self) -> impl Iterator<Item = KeyPath> {
-        let mut names: Vec<KeyPath> = leaves(self.defaults)
-            .into_iter()
-            .map(|(path, _)| path)
-            .collect();
+        let mut names: Vec<KeyPath> = leaves(self.defaults).into_iter().map(|(path, _)| path).collect();
         names.extend(
             self.open
                 .iter()
@@ -236,8 +228,7 @@ fn flatten(path: &[String], above: &str, dict: Dict, origin: &Origin, settings: 
 
 /// A variable's text as figment types it: numbers, booleans, lists.
 fn parse(text: &str) -> Value {
-    text.parse()
-        .unwrap_or_else(|_| Value::from(text.to_owned()))
+    text.parse().unwrap_or_else(|_| Value::from(text.to_owned()))
 }
 
 /// Puts the layers over the defaults. A value of the wrong type is reported and left out, and the
@@ -315,9 +306,7 @@ fn insert(dict: &mut Dict, path: &[String], value: Value) {
             dict.insert(name.clone(), value);
         }
         [name, rest @ ..] => {
-            let table = dict
-                .entry(name.clone())
-                .or_insert_with(|| Value::from(Dict::new()));
+            let table = dict.entry(name.clone()).or_insert_with(|| Value::from(Dict::new()));
             if let Value::Dict(_, inner) = table {
                 insert(inner, rest, value);
             }
@@ -338,20 +327,14 @@ fn reason(kind: &Kind) -> String {
 
 fn outline(actual: &Actual) -> String {
     match actual {
-        Actual::Str(_) | Actual::Char(_) | Actual::Bytes(_) | Actual::Other(_) => {
-            "this text".to_owned()
-        }
+        Actual::Str(_) | Actual::Char(_) | Actual::Bytes(_) | Actual::Other(_) => "this text".to_owned(),
         actual => actual.to_string(),
     }
 }
 
 /// The TOML parser quotes the line it stumbled over, which may hold a password.
 fn without_snippet(text: &str) -> String {
-    let lines: Vec<_> = text
-        .lines()
-        .filter(|line| !line.contains('|'))
-        .map(str::trim)
-        .collect();
+    let lines: Vec<_> = text.lines().filter(|line| !line.contains('|')).map(str::trim).collect();
     lines.join(" ").trim().to_owned()
 }
 
@@ -372,13 +355,11 @@ fn nearest(name: &str, known: impl Iterator<Item = String>) -> Option<String> {
     };
     let within = (name.len() / 6).max(2);
     let ranked = known.map(|known| (distance(name, &known), known));
-    let best = ranked.min_by_key(|(distance, known)| {
-        if last(known) == last(name) {
-            0
-        } else {
-            *distance
-        }
-    })?;
+    let best = ranked.min_by_key(
+        |(distance, known)| {
+            if last(known) == last(name) { 0 } else { *distance }
+        },
+    )?;
     (best.0 <= within || last(&best.1) == last(name)).then_some(best.1)
 }
 

@@ -47,11 +47,7 @@ impl Problems {
     }
 
     pub(crate) fn push(&mut self, key: String, origin: Option<Origin>, reason: String) {
-        self.0.push(Problem {
-            key,
-            origin,
-            reason,
-        });
+        self.0.push(Problem { key, origin, reason });
     }
 
     /// Takes over the broken rules, except about keys that could not even be read: there the rule saw
@@ -61,9 +57,7 @@ impl Problems {
             if self.0.iter().any(|known| known.key == problem.key) {
                 continue;
             }
-            let origin = origins
-                .iter()
-                .find(|(path, _)| path.join(".") == problem.key);
+            let origin = origins.iter().find(|(path, _)| path.join(".") == problem.key);
             problem.origin = origin.map(|(_, origin)| origin.clone());
             self.0.push(problem);
         }

@@ -124,22 +124,14 @@ impl<K: Into<String>, V: Into<String>> FromIterator<(K, V)> for Properties {
 impl fmt::Debug for Properties {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map()
-            .entries(
-                self.0
-                    .iter()
-                    .map(|(name, value)| (name, Self::shown(name, value))),
-            )
+            .entries(self.0.iter().map(|(name, value)| (name, Self::shown(name, value))))
             .finish()
     }
 }
 
 impl Serialize for Properties {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(
-            self.0
-                .iter()
-                .map(|(name, value)| (name, Self::shown(name, value))),
-        )
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, Self::shown(name, value))))
     }
 }
 
@@ -156,16 +148,9 @@ impl<'de> Deserialize<'de> for Properties {
 /// `sasl.password`, `ssl.key.password`, `sasl.oauthbearer.client.secret`, `ssl.key.pem`, ...
 fn is_secret_name(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    [
-        "password",
-        "secret",
-        "token",
-        "jaas",
-        "oauthbearer.config",
-        "key.pem",
-    ]
-    .iter()
-    .any(|word| name.contains(word))
+    ["password", "secret", "token", "jaas", "oauthbearer.config", "key.pem"]
+        .iter()
+        .any(|word| name.contains(word))
 }
 
 /// A scalar as text: whoever wrote `linger.ms = 5` or an all-digit password meant text.

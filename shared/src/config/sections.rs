@@ -64,16 +64,9 @@ impl KafkaSettings {
     pub fn check(&self, roles: &[Role], problems: &mut Problems) {
         let brokers: Vec<_> = self.brokers.split(',').map(str::trim).collect();
         if !brokers.iter().all(|broker| has_port(broker)) {
-            problems.add(
-                "kafka.brokers",
-                "must be a list of host:port, separated by commas",
-            );
+            problems.add("kafka.brokers", "must be a list of host:port, separated by commas");
         }
-        if self
-            .group
-            .as_ref()
-            .is_some_and(|group| group.trim().is_empty())
-        {
+        if self.group.as_ref().is_some_and(|group| group.trim().is_empty()) {
             problems.add("kafka.group", "must not be blank");
         }
         if self.partitions < 1 {
@@ -123,12 +116,8 @@ impl TlsSettings {
             }
         }
         match (&self.certificate_file, &self.key_file) {
-            (Some(_), None) => {
-                problems.add("kafka.tls.certificate_file", "needs kafka.tls.key_file")
-            }
-            (None, Some(_)) => {
-                problems.add("kafka.tls.key_file", "needs kafka.tls.certificate_file")
-            }
+            (Some(_), None) => problems.add("kafka.tls.certificate_file", "needs kafka.tls.key_file"),
+            (None, Some(_)) => problems.add("kafka.tls.key_file", "needs kafka.tls.certificate_file"),
             (Some(_), Some(_)) | (None, None) => {}
         }
     }
@@ -150,16 +139,10 @@ impl SaslSettings {
     fn check(&self, problems: &mut Problems) {
         if self.mechanism.is_none() {
             if !self.username.is_empty() {
-                problems.add(
-                    "kafka.sasl.username",
-                    "has no effect without kafka.sasl.mechanism",
-                );
+                problems.add("kafka.sasl.username", "has no effect without kafka.sasl.mechanism");
             }
             if !self.password.is_empty() {
-                problems.add(
-                    "kafka.sasl.password",
-                    "has no effect without kafka.sasl.mechanism",
-                );
+                problems.add("kafka.sasl.password", "has no effect without kafka.sasl.mechanism");
             }
             return;
         }
@@ -237,10 +220,7 @@ impl DatabaseSettings {
     /// Checks the section.
     pub fn check(&self, problems: &mut Problems) {
         if self.url.is_empty() {
-            problems.add(
-                "database.url",
-                "is required: postgres://user:password@host/database",
-            );
+            problems.add("database.url", "is required: postgres://user:password@host/database");
         } else {
             check_url("database.url", &self.url, problems);
         }
@@ -274,10 +254,7 @@ fn check_url(key: &str, url: &DatabaseUrl, problems: &mut Problems) {
         .any(|scheme| url.expose().starts_with(scheme));
     // The parser's own text is left out: it may quote a part of the password.
     if !is_ours || PgConnectOptions::from_str(url.expose()).is_err() {
-        problems.add(
-            key,
-            "is no address of the form postgres://user:password@host/database",
-        );
+        problems.add(key, "is no address of the form postgres://user:password@host/database");
     }
 }
 
@@ -350,10 +327,7 @@ impl TelemetrySettings {
         }
         let endpoint = self.otlp_endpoint.as_deref();
         if endpoint.is_some_and(|url| !url.starts_with("http://") && !url.starts_with("https://")) {
-            problems.add(
-                "telemetry.otlp_endpoint",
-                "must begin with http:// or https://",
-            );
+            problems.add("telemetry.otlp_endpoint", "must begin with http:// or https://");
         }
         if !(0.0..=1.0).contains(&self.sample_ratio) {
             problems.add("telemetry.sample_ratio", "must be from 0 to 1");

@@ -50,29 +50,19 @@ impl Settings for Example {
     const PREFIX: &'static str = "EXAMPLE__";
 
     fn check(&self, problems: &mut Problems) {
-        self.kafka
-            .check(&[Role::Consumer, Role::Producer], problems);
+        self.kafka.check(&[Role::Consumer, Role::Producer], problems);
         self.database.check(problems);
         self.http.check(problems);
         self.telemetry.check(problems);
         if self.lease.duration_ms < 3 * self.lease.renew_ms {
-            problems.add(
-                "lease.duration_ms",
-                "must outlast three renewals (lease.renew_ms)",
-            );
+            problems.add("lease.duration_ms", "must outlast three renewals (lease.renew_ms)");
         }
     }
 }
 
-const URL: (&str, &str) = (
-    "EXAMPLE__DATABASE__URL",
-    "postgres://triage:hunter2@db/triage",
-);
+const URL: (&str, &str) = ("EXAMPLE__DATABASE__URL", "postgres://triage:hunter2@db/triage");
 
-fn load_with(
-    file: Option<&str>,
-    variables: &[(&str, &str)],
-) -> Result<Loaded<Example>, ConfigErrors> {
+fn load_with(file: Option<&str>, variables: &[(&str, &str)]) -> Result<Loaded<Example>, ConfigErrors> {
     let folder = std::env::temp_dir().join(format!("config-{}", uuid::Uuid::new_v4()));
     fs::create_dir(&folder).expect("the temporary folder is writable");
     let path = folder.join("settings.toml");
@@ -87,9 +77,7 @@ fn load_with(
 
 /// What is wrong, without the random part of the file's path.
 fn refused(file: Option<&str>, variables: &[(&str, &str)]) -> String {
-    let errors = load_with(file, variables)
-        .expect_err("must be refused")
-        .to_string();
+    let errors = load_with(file, variables).expect_err("must be refused").to_string();
     let mut text = String::new();
     let mut rest = errors.as_str();
     while let Some(at) = rest.find(std::env::temp_dir().to_str().expect("a plain path")) {
@@ -260,10 +248,7 @@ fn a_secret_in_the_wrong_place_is_not_printed_either() {
         refused(Some(broken_toml), &[URL]),
         refused(Some(wrong_type), &[URL]),
         refused(None, &wrong_url),
-        refused(
-            None,
-            &[URL, ("EXAMPLE__DATABASE", "postgres://u:hunter2@db/x")],
-        ),
+        refused(None, &[URL, ("EXAMPLE__DATABASE", "postgres://u:hunter2@db/x")]),
     ] {
         assert!(!text.contains("hunter2"), "{text}");
     }
@@ -281,22 +266,15 @@ fn a_secret_in_the_wrong_place_is_not_printed_either() {
 #[test]
 fn the_description_names_every_key_with_its_origin() {
     let variables = [
-        (
-            "EXAMPLE__DATABASE__URL",
-            "postgres://triage:hunter2@db/triage",
-        ),
+        ("EXAMPLE__DATABASE__URL", "postgres://triage:hunter2@db/triage"),
         ("EXAMPLE__KAFKA__PROPERTIES__LINGER_MS", "9"),
-        (
-            "EXAMPLE__KAFKA__PROPERTIES__SSL_KEYSTORE_PASSWORD",
-            "hunter2",
-        ),
+        ("EXAMPLE__KAFKA__PROPERTIES__SSL_KEYSTORE_PASSWORD", "hunter2"),
     ];
     insta::assert_snapshot!(load_with(None, &variables).expect("valid").describe());
 }
 
 #[test]
 fn a_missing_file_is_a_mistake_of_its_own() {
-    let errors = load_from::<Example>(Some(Path::new("/nowhere/settings.toml")), [])
-        .expect_err("must be refused");
+    let errors = load_from::<Example>(Some(Path::new("/nowhere/settings.toml")), []).expect_err("must be refused");
     insta::assert_snapshot!(errors);
 }

@@ -35,10 +35,7 @@ pub struct MemberError {
 
 impl InputReceived {
     /// Reads the payload. An absent `receivedAtEpochMs` is the record's timestamp.
-    pub fn from_payload(
-        payload: &Map<String, Value>,
-        record_timestamp_ms: Option<i64>,
-    ) -> Result<Self, MemberError> {
+    pub fn from_payload(payload: &Map<String, Value>, record_timestamp_ms: Option<i64>) -> Result<Self, MemberError> {
         Ok(Self {
             input_id: not_blank(payload, "inputId")?,
             channel: not_blank(payload, "channel")?,
@@ -50,10 +47,7 @@ impl InputReceived {
     }
 }
 
-fn received_at(
-    payload: &Map<String, Value>,
-    record_timestamp_ms: Option<i64>,
-) -> Result<i64, MemberError> {
+fn received_at(payload: &Map<String, Value>, record_timestamp_ms: Option<i64>) -> Result<i64, MemberError> {
     const MEMBER: &str = "receivedAtEpochMs";
     match payload.get(MEMBER) {
         None | Some(Value::Null) => record_timestamp_ms.ok_or(MemberError {

@@ -35,11 +35,7 @@ fn refused(value: &[u8]) -> EnvelopeError {
 
 fn text() -> impl Strategy<Value = String> {
     // Every legal string: NUL, quotes, astral characters.
-    prop_oneof![
-        any::<String>(),
-        Just("\0".to_owned()),
-        Just("a\0b".to_owned())
-    ]
+    prop_oneof![any::<String>(), Just("\0".to_owned()), Just("a\0b".to_owned())]
 }
 
 fn value() -> impl Strategy<Value = Value> {
@@ -52,8 +48,7 @@ fn value() -> impl Strategy<Value = Value> {
     leaf.prop_recursive(3, 16, 4, |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
-            prop::collection::btree_map(text(), inner, 0..4)
-                .prop_map(|map| Value::from(Map::from_iter(map))),
+            prop::collection::btree_map(text(), inner, 0..4).prop_map(|map| Value::from(Map::from_iter(map))),
         ]
     })
 }
@@ -64,9 +59,8 @@ fn object() -> impl Strategy<Value = Map<String, Value>> {
 
 fn moment() -> impl Strategy<Value = DateTime<Utc>> {
     let years_1_to_9999 = -62_135_596_800i64..253_402_300_800;
-    (years_1_to_9999, 0u32..1_000_000_000).prop_map(|(seconds, nanos)| {
-        DateTime::from_timestamp(seconds, nanos).expect("inside chrono's range")
-    })
+    (years_1_to_9999, 0u32..1_000_000_000)
+        .prop_map(|(seconds, nanos)| DateTime::from_timestamp(seconds, nanos).expect("inside chrono's range"))
 }
 
 prop_compose! {
@@ -130,13 +124,8 @@ proptest! {
 #[test]
 fn both_forms_of_a_moment_are_one_moment() {
     let iso = Envelope::decode(&with("occurredAt", json!(MOMENT))).expect("ISO-8601");
-    let number =
-        Envelope::decode(&with_raw("occurredAt", "1763678412.123456789")).expect("epoch seconds");
-    let offset = Envelope::decode(&with(
-        "occurredAt",
-        json!("2025-11-20T23:40:12.123456789+01:00"),
-    ))
-    .expect("offset");
+    let number = Envelope::decode(&with_raw("occurredAt", "1763678412.123456789")).expect("epoch seconds");
+    let offset = Envelope::decode(&with("occurredAt", json!("2025-11-20T23:40:12.123456789+01:00"))).expect("offset");
     assert_eq!(iso.occurred_at, number.occurred_at);
     assert_eq!(iso.occurred_at, offset.occurred_at);
 }
@@ -173,19 +162,13 @@ fn null_means_absent_everywhere() {
 #[test]
 fn version_0_and_a_missing_version_are_version_1() {
     let mut missing = minimal();
-    missing
-        .as_object_mut()
-        .expect("an object")
-        .remove("eventVersion");
+    missing.as_object_mut().expect("an object").remove("eventVersion");
     for value in [
         missing.to_string().into_bytes(),
         with("eventVersion", json!(0)),
         with("eventVersion", json!(1)),
     ] {
-        assert_eq!(
-            Envelope::decode(&value).map(|envelope| envelope.event_version),
-            Ok(1)
-        );
+        assert_eq!(Envelope::decode(&value).map(|envelope| envelope.event_version), Ok(1));
     }
     assert_eq!(
         Envelope::decode(&with("eventVersion", json!(7))).map(|envelope| envelope.event_version),
@@ -195,8 +178,7 @@ fn version_0_and_a_missing_version_are_version_1() {
 
 #[test]
 fn nul_in_text_survives() {
-    let envelope = Envelope::decode(&with("payload", json!({ "text": "a\0b" })))
-        .expect("NUL is legal in JSON");
+    let envelope = Envelope::decode(&with("payload", json!({ "text": "a\0b" }))).expect("NUL is legal in JSON");
     assert_eq!(envelope.payload["text"], "a\0b");
     let again = Envelope::decode(&envelope.encode()).expect("what we write, we read");
     assert_eq!(again.payload["text"], "a\0b");
@@ -204,8 +186,7 @@ fn nul_in_text_survives() {
 
 #[test]
 fn the_last_of_two_members_of_a_name_counts() {
-    let value =
-        br#"{"eventId":"first","eventId":"last","eventType":"t","occurredAt":1,"payload":{}}"#;
+    let value = br#"{"eventId":"first","eventId":"last","eventType":"t","occurredAt":1,"payload":{}}"#;
     assert_eq!(
         Envelope::decode(value).map(|envelope| envelope.event_id),
         Ok("last".to_owned())
@@ -243,10 +224,7 @@ fn refusals_name_the_member_and_never_its_value() {
         with("meta", json!([])),
         with_raw("payload", r#"{"text":"\ud800"}"#),
     ];
-    let texts: Vec<_> = refusals
-        .iter()
-        .map(|value| refused(value).to_string())
-        .collect();
+    let texts: Vec<_> = refusals.iter().map(|value| refused(value).to_string()).collect();
     assert!(texts.iter().all(|text| !text.contains(secret)));
     insta::assert_snapshot!(texts.join("\n"));
 }
@@ -275,9 +253,7 @@ fn the_decision_we_emit() {
         event_id: "019a9b2f-5c00-7def-8abc-0123456789ab".to_owned(),
         event_type: DECISION_MADE.to_owned(),
         event_version: 1,
-        occurred_at: DateTime::parse_from_rfc3339(MOMENT)
-            .expect("a moment")
-            .to_utc(),
+        occurred_at: DateTime::parse_from_rfc3339(MOMENT).expect("a moment").to_utc(),
         producer: Some(Producer {
             service: "triage-service".to_owned(),
             instance: None,
@@ -302,10 +278,7 @@ fn moments_are_written_as_java_prints_them() {
     assert_eq!(written("1763678412"), "2025-11-20T22:40:12Z");
     assert_eq!(written("1763678412.5"), "2025-11-20T22:40:12.500Z");
     assert_eq!(written("1763678412.000001"), "2025-11-20T22:40:12.000001Z");
-    assert_eq!(
-        written("1763678412.1234567899"),
-        "2025-11-20T22:40:12.123456789Z"
-    );
+    assert_eq!(written("1763678412.1234567899"), "2025-11-20T22:40:12.123456789Z");
 }
 
 mod input_received {
@@ -330,15 +303,9 @@ mod input_received {
     #[test]
     fn a_whole_payload_is_read() {
         let input = InputReceived::from_payload(&payload(), None).expect("whole");
-        assert_eq!(
-            (input.input_id.as_str(), input.text.as_str()),
-            ("input-1", "help\0")
-        );
+        assert_eq!((input.input_id.as_str(), input.text.as_str()), ("input-1", "help\0"));
         assert_eq!(input.received_at_epoch_ms, 1_763_678_412_000);
-        assert_eq!(
-            serde_json::to_value(&input).expect("JSON"),
-            Value::from(payload())
-        );
+        assert_eq!(serde_json::to_value(&input).expect("JSON"), Value::from(payload()));
     }
 
     #[test]
@@ -348,8 +315,7 @@ mod input_received {
             payload.remove("receivedAtEpochMs");
             payload.extend(absent.map(|null| ("receivedAtEpochMs".to_owned(), null)));
             assert_eq!(
-                InputReceived::from_payload(&payload, Some(7))
-                    .map(|input| input.received_at_epoch_ms),
+                InputReceived::from_payload(&payload, Some(7)).map(|input| input.received_at_epoch_ms),
                 Ok(7)
             );
         }

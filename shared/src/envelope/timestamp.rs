@@ -8,18 +8,15 @@ const NANOS_PER_SECOND: i128 = 1_000_000_000;
 /// Reads the JSON text of the member: a string in ISO-8601, or a number of epoch seconds.
 pub(super) fn parse(json: &str) -> Result<DateTime<Utc>, String> {
     let moment = if json.starts_with('"') {
-        let text: String =
-            serde_json::from_str(json).map_err(|_| "is not a legal string".to_owned())?;
+        let text: String = serde_json::from_str(json).map_err(|_| "is not a legal string".to_owned())?;
         let parsed = DateTime::parse_from_rfc3339(&text);
         parsed
             .map_err(|error| format!("is no ISO-8601 instant: {error}"))?
             .to_utc()
     } else if json.starts_with(|first: char| first == '-' || first.is_ascii_digit()) {
         let nanos = nanos_of(json).ok_or("is a number out of range")?;
-        let seconds = i64::try_from(nanos.div_euclid(NANOS_PER_SECOND))
-            .map_err(|_| "is a number out of range")?;
-        let rest = u32::try_from(nanos.rem_euclid(NANOS_PER_SECOND))
-            .expect("a remainder below 10^9 fits 32 bits");
+        let seconds = i64::try_from(nanos.div_euclid(NANOS_PER_SECOND)).map_err(|_| "is a number out of range")?;
+        let rest = u32::try_from(nanos.rem_euclid(NANOS_PER_SECOND)).expect("a remainder below 10^9 fits 32 bits");
         DateTime::from_timestamp(seconds, rest).ok_or("is a number out of range")?
     } else {
         return Err("is neither ISO-8601 text nor epoch seconds".to_owned());
@@ -32,10 +29,7 @@ pub(super) fn parse(json: &str) -> Result<DateTime<Utc>, String> {
 }
 
 /// ISO-8601 in UTC with 0, 3, 6 or 9 decimals, as Java's `Instant` prints it.
-pub(super) fn serialize<S: Serializer>(
-    moment: &DateTime<Utc>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
+pub(super) fn serialize<S: Serializer>(moment: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&moment.to_rfc3339_opts(SecondsFormat::AutoSi, true))
 }
 
@@ -64,15 +58,10 @@ fn nanos_of(number: &str) -> Option<i128> {
     if length <= 0 {
         return Some(0);
     }
-    let length = usize::try_from(length)
-        .ok()
-        .filter(|length| *length <= DIGITS_MAX)?;
+    let length = usize::try_from(length).ok().filter(|length| *length <= DIGITS_MAX)?;
     let mut nanos: i128 = 0;
     for position in 0..length {
-        let digit = digits
-            .as_bytes()
-            .get(position)
-            .map_or(0, |digit| digit - b'0');
+        let digit = digits.as_bytes().get(position).map_or(0, |digit| digit - b'0');
         nanos = nanos * 10 + i128::from(digit);
     }
     Some(if negative { -nanos } else { nanos })

@@ -11,11 +11,8 @@ impl Running {
     async fn start() -> Self {
         let health = Health::new(&["consumer", "database"]);
         let registry = Registry::new();
-        let gauge = prometheus::IntGauge::new("outbox_backlog_events", "Events waiting.")
-            .expect("a legal name");
-        registry
-            .register(Box::new(gauge))
-            .expect("the first of its name");
+        let gauge = prometheus::IntGauge::new("outbox_backlog_events", "Events waiting.").expect("a legal name");
+        registry.register(Box::new(gauge)).expect("the first of its name");
         let file = std::env::temp_dir().join(format!("address-{}", uuid::Uuid::new_v4()));
         let settings = HttpSettings {
             listen: "127.0.0.1:0".to_owned(),
@@ -50,8 +47,7 @@ impl Running {
     async fn stop(self) {
         self.end.cancel();
         self.task.await.expect("no panic").expect("no trouble");
-        std::fs::remove_file(self.settings.address_file.expect("set above"))
-            .expect("written above");
+        std::fs::remove_file(self.settings.address_file.expect("set above")).expect("written above");
     }
 }
 

@@ -31,7 +31,8 @@ const FORBIDDEN_TO_CONSUMERS: [(&str, &str); 4] = [
         "offsets live in the broker; a file does not move with its partition",
     ),
 ];
-const OFFSETS_ARE_OURS: &str = "the service decides when offsets are committed: after the commit in Postgres, on revoke and at the end";
+const OFFSETS_ARE_OURS: &str =
+    "the service decides when offsets are committed: after the commit in Postgres, on revoke and at the end";
 
 /// Writes that would lose, reorder or hide records. Aliases count as the property they stand for.
 const FORBIDDEN_TO_PRODUCERS: [(&str, &str); 12] = [
@@ -66,12 +67,9 @@ const FORBIDDEN_TO_PRODUCERS: [(&str, &str); 12] = [
         "another order than first in, first out breaks the order of a key",
     ),
 ];
-const ACKS: &str =
-    "is always all: with fewer, a record that was acknowledged can be lost with its broker";
-const TIMEOUT: &str =
-    "is always unlimited: a record that gives up leaves a gap before its successors";
-const RETRIES: &str =
-    "is always unlimited: a record that gives up leaves a gap before its successors";
+const ACKS: &str = "is always all: with fewer, a record that was acknowledged can be lost with its broker";
+const TIMEOUT: &str = "is always unlimited: a record that gives up leaves a gap before its successors";
+const RETRIES: &str = "is always unlimited: a record that gives up leaves a gap before its successors";
 
 /// Refuses the properties that break what a binary with these roles guarantees.
 pub(crate) fn check_properties(settings: &KafkaSettings, roles: &[Role], problems: &mut Problems) {
@@ -82,12 +80,7 @@ pub(crate) fn check_properties(settings: &KafkaSettings, roles: &[Role], problem
     }
 }
 
-fn reason_against(
-    name: &str,
-    value: &str,
-    settings: &KafkaSettings,
-    roles: &[Role],
-) -> Option<String> {
+fn reason_against(name: &str, value: &str, settings: &KafkaSettings, roles: &[Role]) -> Option<String> {
     let listed = |list: &[(&str, &str)]| {
         list.iter()
             .find(|(property, _)| *property == name)
@@ -127,9 +120,9 @@ fn against_consumer(name: &str, value: &str, settings: &KafkaSettings) -> Option
         .get("group.protocol")
         .is_some_and(|protocol| protocol == "consumer");
     match name {
-        "auto.offset.reset" if !["earliest", "smallest", "beginning", "error"].contains(&value) => Some(
-            "must be earliest or error: from the end, records that nobody has decided are passed over".to_owned(),
-        ),
+        "auto.offset.reset" if !["earliest", "smallest", "beginning", "error"].contains(&value) => {
+            Some("must be earliest or error: from the end, records that nobody has decided are passed over".to_owned())
+        }
         "group.instance.id" if is_kip_848 => Some(
             "cannot stand together with group.protocol=consumer: a killed member that returns would be refused for \
              ever (UnreleasedInstanceId)"
@@ -145,14 +138,9 @@ fn against_consumer(name: &str, value: &str, settings: &KafkaSettings) -> Option
 fn against_producer(name: &str, value: &str) -> Option<String> {
     match name {
         "max.in.flight.requests.per.connection" | "max.in.flight"
-            if !value
-                .parse()
-                .is_ok_and(|count: u32| (1..=5).contains(&count)) =>
+            if !value.parse().is_ok_and(|count: u32| (1..=5).contains(&count)) =>
         {
-            Some(
-                "must be from 1 to 5: brokers remember five batches to tell a repeated one"
-                    .to_owned(),
-            )
+            Some("must be from 1 to 5: brokers remember five batches to tell a repeated one".to_owned())
         }
         _ => None,
     }
@@ -165,14 +153,10 @@ fn secured_twice(name: &str, settings: &KafkaSettings) -> Option<String> {
     let section = match name {
         "security.protocol" if tls || sasl => "kafka.tls.enabled and kafka.sasl.mechanism",
         "ssl.ca.location" if settings.tls.ca_file.is_some() => "kafka.tls.ca_file",
-        "ssl.certificate.location" if settings.tls.certificate_file.is_some() => {
-            "kafka.tls.certificate_file"
-        }
+        "ssl.certificate.location" if settings.tls.certificate_file.is_some() => "kafka.tls.certificate_file",
         "ssl.key.location" if settings.tls.key_file.is_some() => "kafka.tls.key_file",
         "ssl.key.password" if !settings.tls.key_password.is_empty() => "kafka.tls.key_password",
-        "sasl.mechanism" | "sasl.mechanisms" | "sasl.username" | "sasl.password" if sasl => {
-            "kafka.sasl"
-        }
+        "sasl.mechanism" | "sasl.mechanisms" | "sasl.username" | "sasl.password" if sasl => "kafka.sasl",
         _ => return None,
     };
     Some(format!("is already set by {section}"))

@@ -33,9 +33,7 @@ fn what_the_guarantees_forbid_is_refused_with_the_reason() {
         ("retries", "0"),
         ("transactional.id", "mine"),
     ];
-    insta::assert_snapshot!(
-        problems(&with(&properties), &[Role::Consumer, Role::Producer]).join("\n")
-    );
+    insta::assert_snapshot!(problems(&with(&properties), &[Role::Consumer, Role::Producer]).join("\n"));
 }
 
 #[test]
@@ -72,10 +70,7 @@ fn static_membership_and_kip_848_exclude_each_other() {
 #[test]
 fn kip_848_leaves_the_classic_settings_to_the_broker() {
     let classic = client_config(&with(&[]), Role::Consumer);
-    assert_eq!(
-        classic.get("partition.assignment.strategy"),
-        Some("cooperative-sticky")
-    );
+    assert_eq!(classic.get("partition.assignment.strategy"), Some("cooperative-sticky"));
     let kip_848 = client_config(&with(&[("group.protocol", "consumer")]), Role::Consumer);
     for name in forbidden::CLASSIC_GROUP_ONLY {
         assert_eq!(kip_848.get(name), None, "{name}");
@@ -84,11 +79,7 @@ fn kip_848_leaves_the_classic_settings_to_the_broker() {
 
 #[test]
 fn properties_override_defaults_and_never_what_the_guarantees_stand_on() {
-    let settings = with(&[
-        ("linger.ms", "50"),
-        ("acks", "1"),
-        ("enable.auto.offset.store", "true"),
-    ]);
+    let settings = with(&[("linger.ms", "50"), ("acks", "1"), ("enable.auto.offset.store", "true")]);
     let producer = client_config(&settings, Role::Producer);
     assert_eq!(producer.get("linger.ms"), Some("50"));
     assert_eq!(producer.get("acks"), Some("all"));
@@ -161,10 +152,7 @@ fn half_of_a_pair_is_refused() {
             mechanism: Some(SaslMechanism::Plain),
             ..SaslSettings::default()
         },
-        ..with(&[
-            ("sasl.username", "other"),
-            ("security.protocol", "plaintext"),
-        ])
+        ..with(&[("sasl.username", "other"), ("security.protocol", "plaintext")])
     };
     insta::assert_snapshot!(problems(&settings, &[Role::Producer]).join("\n"));
 }
@@ -172,17 +160,13 @@ fn half_of_a_pair_is_refused() {
 #[tokio::test]
 async fn missing_topics_are_named() {
     let cluster = rdkafka::mocking::MockCluster::new(1).expect("the mock cluster starts");
-    cluster
-        .create_topic("there", 2, 1)
-        .expect("the mock makes topics");
+    cluster.create_topic("there", 2, 1).expect("the mock makes topics");
     let settings = KafkaSettings {
         brokers: cluster.bootstrap_servers(),
         ..KafkaSettings::default()
     };
     let spec = |name: &str| TopicSpec::new(name, &settings);
-    ensure_topics(&settings, &[spec("there")])
-        .await
-        .expect("it is there");
+    ensure_topics(&settings, &[spec("there")]).await.expect("it is there");
     let missing = ensure_topics(&settings, &[spec("there"), spec("gone"), spec("lost")]).await;
     assert_eq!(
         missing.expect_err("two are missing").to_string(),

@@ -64,15 +64,9 @@ pub enum TopicError {
 }
 
 /// Makes the missing ones of `topics` where `create_topics` allows it, else names them all.
-pub async fn ensure_topics(
-    settings: &KafkaSettings,
-    topics: &[TopicSpec],
-) -> Result<(), TopicError> {
+pub async fn ensure_topics(settings: &KafkaSettings, topics: &[TopicSpec]) -> Result<(), TopicError> {
     let existing = existing(settings).await?;
-    let missing: Vec<_> = topics
-        .iter()
-        .filter(|topic| !existing.contains(&topic.name))
-        .collect();
+    let missing: Vec<_> = topics.iter().filter(|topic| !existing.contains(&topic.name)).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -85,14 +79,8 @@ pub async fn ensure_topics(
 }
 
 /// The largest record that each topic takes (`max.message.bytes`), where the broker tells.
-pub async fn topic_limits(
-    settings: &KafkaSettings,
-    topics: &[&str],
-) -> Result<BTreeMap<String, usize>, TopicError> {
-    let specifiers: Vec<_> = topics
-        .iter()
-        .map(|name| ResourceSpecifier::Topic(name))
-        .collect();
+pub async fn topic_limits(settings: &KafkaSettings, topics: &[&str]) -> Result<BTreeMap<String, usize>, TopicError> {
+    let specifiers: Vec<_> = topics.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
     let answers = admin(settings)?
         .describe_configs(&specifiers, &options(settings))
         .await
@@ -117,11 +105,7 @@ async fn existing(settings: &KafkaSettings) -> Result<BTreeSet<String>, TopicErr
     let timeout = Duration::from_millis(settings.request_timeout_ms);
     let metadata = tokio::task::spawn_blocking(move || {
         let metadata = admin.inner().fetch_metadata(None, timeout)?;
-        Ok(metadata
-            .topics()
-            .iter()
-            .map(|topic| topic.name().to_owned())
-            .collect())
+        Ok(metadata.topics().iter().map(|topic| topic.name().to_owned()).collect())
     });
     metadata
         .await

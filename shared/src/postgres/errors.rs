@@ -78,15 +78,11 @@ pub fn certainly_not_committed(error: &sqlx::Error) -> bool {
 /// Whether the connection is gone, and with it whatever its session held.
 pub fn is_connection_lost(error: &sqlx::Error) -> bool {
     match error {
-        sqlx::Error::Io(_)
-        | sqlx::Error::Tls(_)
-        | sqlx::Error::Protocol(_)
-        | sqlx::Error::WorkerCrashed => true,
+        sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => true,
         sqlx::Error::Database(database) => database.code().is_some_and(|code| {
             // Connection exceptions; the server's ends of a session: shutdown, crash, start-up, idle,
             // idle in transaction, transaction too long.
-            code.starts_with("08")
-                || ["57P01", "57P02", "57P03", "57P05", "25P03", "25P04"].contains(&&*code)
+            code.starts_with("08") || ["57P01", "57P02", "57P03", "57P05", "25P03", "25P04"].contains(&&*code)
         }),
         _ => false,
     }

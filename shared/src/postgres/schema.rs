@@ -54,10 +54,7 @@ pub async fn migrate(settings: &DatabaseSettings) -> Result<(), SchemaError> {
         .execute(&mut connection)
         .await
         .map_err(SchemaError::Database)?;
-    MIGRATOR
-        .run(&mut connection)
-        .await
-        .map_err(SchemaError::Migrate)?;
+    MIGRATOR.run(&mut connection).await.map_err(SchemaError::Migrate)?;
     connection.close().await.map_err(SchemaError::Database)
 }
 
@@ -74,20 +71,13 @@ pub async fn check_schema(connection: &mut PgConnection) -> Result<(), SchemaErr
     let rows = match rows {
         Ok(rows) => rows,
         // 42P01: the table of migrations does not exist, so none ever ran.
-        Err(error)
-            if error.as_database_error().and_then(|e| e.code()).as_deref() == Some("42P01") =>
-        {
-            Vec::new()
-        }
+        Err(error) if error.as_database_error().and_then(|e| e.code()).as_deref() == Some("42P01") => Vec::new(),
         Err(error) => return Err(SchemaError::Database(error)),
     };
     let mut have = 0;
     for row in rows {
         let version = row.try_get("version").map_err(SchemaError::Database)?;
-        if !row
-            .try_get::<bool, _>("success")
-            .map_err(SchemaError::Database)?
-        {
+        if !row.try_get::<bool, _>("success").map_err(SchemaError::Database)? {
             return Err(SchemaError::Unfinished { version });
         }
         have = version;
@@ -96,23 +86,17 @@ pub async fn check_schema(connection: &mut PgConnection) -> Result<(), SchemaErr
         return Err(SchemaError::Older { have, need });
     }
     if have > need {
-        tracing::warn!(
-            "the schema is at version {have}, newer than this binary's {need}: finish the rollout"
-        );
+        tracing::warn!("the schema is at version {have}, newer than this binary's {need}: finish the rollout");
     }
     Ok(())
 }
 
 /// What a service does before it starts: brings the schema up where `migrate` says so, else checks it.
-pub async fn prepare_schema(
-    settings: &DatabaseSettings,
-    application_name: &str,
-) -> Result<(), SchemaError> {
+pub async fn prepare_schema(settings: &DatabaseSettings, application_name: &str) -> Result<(), SchemaError> {
     if settings.migrate {
         return migrate(settings).await;
     }
-    let options =
-        options(settings.url.expose(), application_name).map_err(SchemaError::Database)?;
+    let options = options(settings.url.expose(), application_name).map_err(SchemaError::Database)?;
     let mut connection = connect(&options, &Session::new(settings))
         .await
         .map_err(SchemaError::Database)?;

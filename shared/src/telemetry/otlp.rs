@@ -64,10 +64,7 @@ struct OnRuntime {
 impl SpanExporter for OnRuntime {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let exporter = Arc::clone(&self.exporter);
-        let sent = self
-            .runtime
-            .spawn(async move { exporter.export(batch).await })
-            .await;
+        let sent = self.runtime.spawn(async move { exporter.export(batch).await }).await;
         sent.unwrap_or_else(|error| Err(OTelSdkError::InternalFailure(error.to_string())))
     }
 
@@ -102,14 +99,8 @@ mod tests {
 
     type Received = (HeaderMap, Bytes);
 
-    async fn collect(
-        State(received): State<UnboundedSender<Received>>,
-        headers: HeaderMap,
-        body: Bytes,
-    ) {
-        received
-            .send((headers, body))
-            .expect("the test still listens");
+    async fn collect(State(received): State<UnboundedSender<Received>>, headers: HeaderMap, body: Bytes) {
+        received.send((headers, body)).expect("the test still listens");
     }
 
     fn settings(endpoint: String) -> TelemetrySettings {
@@ -123,9 +114,7 @@ mod tests {
     #[tokio::test]
     async fn a_flush_sends_the_last_span() {
         let (sender, mut received) = unbounded_channel();
-        let listener = TcpListener::bind("127.0.0.1:0")
-            .await
-            .expect("port 0 is free");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("port 0 is free");
         let address = listener.local_addr().expect("bound");
         let collector = axum::Router::new()
             .route("/v1/traces", post(collect))
@@ -136,18 +125,11 @@ mod tests {
             .expect("builds")
             .expect("is on");
         drop(traces.tracer("test").start("decide"));
-        Telemetry {
-            traces: Some(traces),
-        }
-        .flush()
-        .await;
+        Telemetry { traces: Some(traces) }.flush().await;
 
         let (headers, body) = received.recv().await.expect("the collector got a batch");
         assert_eq!(headers[header::CONTENT_TYPE], "application/x-protobuf");
-        let holds = |text: &str| {
-            body.windows(text.len())
-                .any(|window| window == text.as_bytes())
-        };
+        let holds = |text: &str| body.windows(text.len()).any(|window| window == text.as_bytes());
         assert!(holds("decide") && holds("service.name") && holds("example"));
     }
 
@@ -157,10 +139,7 @@ mod tests {
             .expect("builds")
             .expect("is on");
         drop(traces.tracer("test").start("decide"));
-        let flush = Telemetry {
-            traces: Some(traces),
-        }
-        .flush();
+        let flush = Telemetry { traces: Some(traces) }.flush();
         tokio::time::timeout(2 * EXPORT_TIMEOUT, flush)
             .await
             .expect("the flush is bounded");

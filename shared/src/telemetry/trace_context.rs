@@ -36,13 +36,7 @@ pub fn set_parent(span: &Span, traceparent: &str, tracestate: Option<&str>) {
         let state = tracestate
             .and_then(|state| TraceState::from_str(state).ok())
             .unwrap_or_default();
-        let parent = SpanContext::new(
-            parent.trace_id(),
-            parent.span_id(),
-            parent.trace_flags(),
-            true,
-            state,
-        );
+        let parent = SpanContext::new(parent.trace_id(), parent.span_id(), parent.trace_flags(), true, state);
         // Fails only once the span has started or has no trace: then there is nothing to tie.
         let _ = span.set_parent(Context::new().with_remote_span_context(parent));
     }
@@ -52,12 +46,7 @@ pub fn set_parent(span: &Span, traceparent: &str, tracestate: Option<&str>) {
 /// fields behind; `ff`, an id of zeros and everything else is `None`.
 pub fn parse_traceparent(text: &str) -> Option<SpanContext> {
     let mut fields = text.trim().split('-');
-    let (version, trace, span, flags) = (
-        fields.next()?,
-        fields.next()?,
-        fields.next()?,
-        fields.next()?,
-    );
+    let (version, trace, span, flags) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
     let is_shape = hex(version, 2) && hex(trace, 32) && hex(span, 16) && hex(flags, 2);
     if !is_shape || version == "ff" || (version == "00" && fields.next().is_some()) {
         return None;
@@ -86,10 +75,7 @@ pub fn format_traceparent(span: &SpanContext) -> Option<String> {
 }
 
 fn hex(text: &str, length: usize) -> bool {
-    text.len() == length
-        && text
-            .bytes()
-            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    text.len() == length && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 #[cfg(test)]
@@ -133,9 +119,6 @@ mod tests {
 
     #[test]
     fn a_later_version_may_have_more_fields() {
-        assert!(
-            parse_traceparent("01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more")
-                .is_some()
-        );
+        assert!(parse_traceparent("01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more").is_some());
     }
 }

@@ -73,9 +73,7 @@ impl Claim {
     }
 
     pub(super) fn id_as_written(&self) -> String {
-        self.event_id_text
-            .clone()
-            .unwrap_or_else(|| self.event_id.to_string())
+        self.event_id_text.clone().unwrap_or_else(|| self.event_id.to_string())
     }
 }
 
@@ -108,20 +106,12 @@ impl Row {
 
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "row {} (event {}, topic {})",
-            self.id, self.event_id, self.topic
-        )
+        write!(f, "row {} (event {}, topic {})", self.id, self.event_id, self.topic)
     }
 }
 
 impl Facts {
-    pub(super) async fn read(
-        brokers: &str,
-        database: &Database,
-        triage: Option<&Triage>,
-    ) -> anyhow::Result<Self> {
+    pub(super) async fn read(brokers: &str, database: &Database, triage: Option<&Triage>) -> anyhow::Result<Self> {
         let mut facts = Self::default();
         facts
             .read_database(database, triage)
@@ -134,9 +124,7 @@ impl Facts {
                 let reads = topics::read_all(brokers, topic)
                     .await
                     .with_context(|| format!("read {topic}"))?;
-                facts
-                    .inputs
-                    .extend(reads.into_iter().map(|read| (topic.clone(), read)));
+                facts.inputs.extend(reads.into_iter().map(|read| (topic.clone(), read)));
             }
         }
         let outputs: Vec<String> = outputs.into_iter().map(str::to_owned).collect();
@@ -160,11 +148,7 @@ impl Facts {
         Ok(facts)
     }
 
-    async fn read_database(
-        &mut self,
-        database: &Database,
-        triage: Option<&Triage>,
-    ) -> anyhow::Result<()> {
+    async fn read_database(&mut self, database: &Database, triage: Option<&Triage>) -> anyhow::Result<()> {
         let mut connection = database.connect().await?;
         if let Some(triage) = triage {
             self.claims = sqlx::query_as(
@@ -199,11 +183,10 @@ impl Facts {
         )
         .fetch_all(&mut connection)
         .await?;
-        self.leases_held = sqlx::query_scalar(
-            "select count(*) from outbox_leases where locked_until > clock_timestamp()",
-        )
-        .fetch_one(&mut connection)
-        .await?;
+        self.leases_held =
+            sqlx::query_scalar("select count(*) from outbox_leases where locked_until > clock_timestamp()")
+                .fetch_one(&mut connection)
+                .await?;
         Ok(connection.close().await?)
     }
 }
@@ -213,13 +196,8 @@ impl OnTopic {
     fn of(reads: Vec<Read>) -> Self {
         let mut topic = Self::default();
         for read in reads {
-            match read
-                .header("event-id")
-                .and_then(|text| Uuid::parse_str(text).ok())
-            {
-                None => topic
-                    .without_id
-                    .push(format!("{}/{}", read.partition, read.offset)),
+            match read.header("event-id").and_then(|text| Uuid::parse_str(text).ok()) {
+                None => topic.without_id.push(format!("{}/{}", read.partition, read.offset)),
                 Some(event_id) if topic.firsts.contains_key(&event_id) => topic.repeats += 1,
                 Some(event_id) => drop(topic.firsts.insert(event_id, read)),
             }

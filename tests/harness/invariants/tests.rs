@@ -53,10 +53,8 @@ impl Finished {
             .unwrap();
         let outcome = self.row(&self.triage.output, 0, true).await;
         let dead_letter = self.row(&self.triage.dead_letter, 2, false).await;
-        self.claim("3f0c1e8a-7d2b-4c55-9a53-1d7a33f4c001", 0, "DECIDED")
-            .await;
-        self.claim("3f0c1e8a-7d2b-5c55-9a53-1d7a33f4c002", 2, "SET_ASIDE")
-            .await;
+        self.claim("3f0c1e8a-7d2b-4c55-9a53-1d7a33f4c001", 0, "DECIDED").await;
+        self.claim("3f0c1e8a-7d2b-5c55-9a53-1d7a33f4c002", 2, "SET_ASIDE").await;
         self.decide("3f0c1e8a-7d2b-4c55-9a53-1d7a33f4c001").await;
         self.publish(&self.triage.output, outcome).await;
         self.publish(&self.triage.dead_letter, dead_letter).await;
@@ -111,10 +109,7 @@ impl Finished {
 
     async fn publish(&self, topic: &str, event_id: Uuid) {
         let mut record = Record::new("k", "{}");
-        record.headers = vec![(
-            "event-id".to_owned(),
-            Some(event_id.to_string().into_bytes()),
-        )];
+        record.headers = vec![("event-id".to_owned(), Some(event_id.to_string().into_bytes()))];
         topics::produce(&self.stack.brokers(), topic, vec![record])
             .await
             .unwrap();
@@ -141,19 +136,11 @@ async fn the_judge_passes_what_is_right_and_finds_what_is_not() {
     let verdict = finished.judged().await;
     verdict.assert_clean();
     assert_eq!(
-        (
-            verdict.records_in,
-            verdict.events_unique,
-            verdict.duplicates_suppressed
-        ),
+        (verdict.records_in, verdict.events_unique, verdict.duplicates_suppressed),
         (3, 2, 1)
     );
     assert_eq!(
-        (
-            verdict.dead_lettered,
-            verdict.published,
-            verdict.decisions["ACCEPT"]
-        ),
+        (verdict.dead_lettered, verdict.published, verdict.decisions["ACCEPT"]),
         (1, 2, 1)
     );
 
@@ -163,20 +150,14 @@ async fn the_judge_passes_what_is_right_and_finds_what_is_not() {
     finished.publish(&finished.triage.output, again).await;
     let verdict = finished.judged().await;
     assert_eq!(
-        (
-            verdict.decided_twice,
-            verdict.publish_duplicates,
-            verdict.lost
-        ),
+        (verdict.decided_twice, verdict.publish_duplicates, verdict.lost),
         (1, 1, 0),
         "{verdict:#?}"
     );
 
     // Rows that were never sent, a record without a claim, and a record that no row knows.
     finished.row(&finished.triage.output, 7, true).await;
-    finished
-        .publish(&finished.triage.output, Uuid::new_v4())
-        .await;
+    finished.publish(&finished.triage.output, Uuid::new_v4()).await;
     topics::produce(
         &finished.stack.brokers(),
         &finished.triage.inputs[0],
@@ -199,13 +180,9 @@ async fn the_judge_passes_what_is_right_and_finds_what_is_not() {
 async fn after_a_shutdown_offsets_are_committed_and_leases_are_free() {
     let finished = Finished::new().await;
     finished.run("update outbox_leases set lock_owner = gen_random_uuid(), locked_until = now() + interval '1 hour' where bucket < 3").await;
-    let audit =
-        Audit::new(&finished.stack.brokers(), &finished.database).triage(finished.triage.clone());
+    let audit = Audit::new(&finished.stack.brokers(), &finished.database).triage(finished.triage.clone());
     let verdict = audit.run().await.unwrap();
     assert_eq!(verdict.problems.len(), 2, "{verdict:#?}");
     assert!(verdict.problems[0].contains("3 leases"), "{verdict:#?}");
-    assert!(
-        verdict.problems[1].contains("group triage stands"),
-        "{verdict:#?}"
-    );
+    assert!(verdict.problems[1].contains("group triage stands"), "{verdict:#?}");
 }
