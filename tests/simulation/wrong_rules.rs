@@ -1,0 +1,96 @@
+//! Each rule of order, switched off, must be missed: a simulation that does not see a known mistake
+//! would not see an unknown one either.
+//!
+//! Some mistakes need a rare schedule; their frame makes it likelier (fewer buckets, more take-overs).
+
+use std::time::Duration;
+
+use outbox_publisher::domain::rules::Rule::{self, *};
+
+use crate::run::{rerun_line, run_many};
+use crate::setup::StoreRule::{self, *};
+use crate::setup::{Faults, Off, Setup};
+
+/// How long a broken promise is searched for. Most take a fraction of a second, the rarest a few.
+const SEARCH: Duration = Duration::from_secs(60);
+
+impl From<Rule> for Off {
+    fn from(rule: Rule) -> Self {
+        Self::Relay(rule)
+    }
+}
+
+impl From<StoreRule> for Off {
+    fn from(rule: StoreRule) -> Self {
+        Self::Store(rule)
+    }
+}
+
+macro_rules! caught_without {
+    ($($name:ident: $off:expr, $faults:ident $(, $field:ident = $value:expr)*;)+) => {
+        $(#[test]
+        fn $name() {
+            must_be_caught(&frame_of(stringify!($name)).expect("it is in this table"));
+        })+
+
+        /// The frame in which a rule is tested, by the name of its test.
+        pub(crate) fn frame_of(name: &str) -> Option<Setup> {
+            match name {
+                $(stringify!($name) => Some(Setup {
+                    off: $off.into(),
+                    $($field: $value,)*
+                    ..Setup::new(Faults::$faults)
+                }),)+
+                _ => None,
+            }
+        }
+    };
+}
+
+caught_without! {
+    // The relay's own rules.
+    bound_before_mark: BoundBeforeMark, Processes, publishers = 1, buckets = 1;
+    read_every_bucket: ReadEveryBucket, Processes;
+    limited_cursor: LimitedCursor, Processes;
+    mark_before_read: MarkBeforeRead, Processes;
+    one_cursor: OneCursor, Processes;
+    ring_until_read: RingUntilRead, None;
+    ring_until_read_after_park: RingUntilReadAfterPark, None;
+    side_until_look: SideUntilLook, None;
+    low_below_last_mark: LowBelowLastMark, Processes;
+    low_below_floors: LowBelowFloors, Processes;
+    sample_before_lookup: SampleBeforeLookup, Processes;
+    look_before_producing: LookBeforeProducing, Processes;
+    repeat_unknown: RepeatUnknown, Processes;
+    new_tenancy_after_loss: NewTenancyAfterLoss, Database;
+    notice_recovery: NoticeRecovery, Database;
+    look_after_park: LookAfterPark, Processes;
+    side_after_look: SideAfterLook, Processes, buckets = 1;
+    side_in_order: SideInOrder, Processes, buckets = 1;
+    halts_are_read: HaltsAreRead, Processes;
+    side_behind_cursor: SideBehindCursor, Processes;
+    first_alone: FirstAlone, Processes;
+    key_stays: KeyStays, Processes, buckets = 1;
+    park_all: ParkAll, Processes;
+    // Those of the store, of its statements and of the writers.
+    fenced_read: FencedRead, Processes, publishers = 2, buckets = 1, take_over = 2;
+    fenced_look: FencedLook, Processes, publishers = 2, buckets = 1, take_over = 2;
+    only_pending: OnlyPending, Processes;
+    fence_change: FenceChange, Processes;
+    drop_with_scan: DropWithScan, Processes;
+    own_xid: OwnXid, Processes;
+    sample_before_xid: SampleBeforeXid, Processes, publishers = 1, buckets = 1;
+    xid_before_id: XidBeforeId, Processes;
+    settle_by_event_id: SettleByEventId, Database, publishers = 1, buckets = 1, asynchronous = 1, poison = 8;
+    settle_to_main_lane: SettleToMainLane, Processes;
+    sample_before_locks: SampleBeforeLocks, Processes, publishers = 1, buckets = 1, leaps = 4;
+    renew_in_same_life: RenewInSameLife, Database;
+}
+
+fn must_be_caught(frame: &Setup) {
+    let summary = run_many(|_| frame.clone(), 0, u64::MAX / 2, SEARCH);
+    match &summary.failure {
+        Some(failure) => println!("{} runs: {}", summary.runs, rerun_line(frame, failure)),
+        None => panic!("{} runs without {:?} broke no promise", summary.runs, frame.off),
+    }
+}
