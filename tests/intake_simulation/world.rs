@@ -1,0 +1,403 @@
+//! The world of a run: members, a group that assigns partitions, a store. One action at a time.
+
+use std::sync::Arc;
+
+use triage_service::domain::record::Record;
+use triage_service::intake::attempt::{Tally, Triage};
+use triage_service::intake::batch::BatchId;
+use triage_service::intake::{Assignment, Fact, Intake, Limits, RevokeId, Verdict};
+
+use crate::chance::{Chance, Coverage};
+use crate::inbox::SharedStore;
+use crate::judge::Judge;
+use crate::member::{Held, Member, Revoking};
+use crate::schedule::Action;
+use crate::setup::{Entry, Faults, Setup};
+use crate::store::{Call, Phase, Store, Trouble};
+
+pub(crate) struct World {
+    pub(crate) setup: Setup,
+    pub(crate) chance: Chance,
+    pub(crate) coverage: Coverage,
+    pub(crate) trace: Option<Vec<String>>,
+    pub(crate) store: SharedStore,
+    pub(crate) partitions: Vec<Partition>,
+    pub(crate) members: Vec<Member>,
+    /// Offsets on their way to the group.
+    pub(crate) requests: Vec<Request>,
+    pub(crate) weights: [u32; 8],
+    /// Faults to come.
+    pub(crate) faults_left: usize,
+    pub(crate) is_quiet: bool,
+    limits: Limits,
+    triage: Arc<Triage>,
+    epochs: u64,
+    assignments: u64,
+}
+
+/// A partition, as the broker and the group see it.
+pub(crate) struct Partition {
+    pub(crate) log: Vec<Entry>,
+    /// Entries written so far.
+    pub(crate) written: usize,
+    pub(crate) owner: Option<(usize, Assignment)>,
+    pub(crate) committed: i64,
+}
+
+/// An offset on its way.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Request {
+    member: usize,
+    epoch: u64,
+    partition: i32,
+    assignment: Assignment,
+    offset: i64,
+}
+
+impl Partition {
+    pub(crate) fn end(&self) -> i64 {
+        self.log.last().map_or(0, |entry| entry.record.at.offset + 1)
+    }
+}
+
+impl World {
+    pub(crate) fn new(setup: &Setup, seed: u64) -> Self {
+        let mut chance = Chance::new(seed);
+        let logs = setup.logs(&mut chance);
+        let store = SharedStore::new(Store::new(Judge::new(&logs)));
+        let partition = |log: Vec<Entry>| Partition {
+            written: 0,
+            log,
+            owner: None,
+            committed: 0,
+        };
+        let weights = std::array::from_fn(|_| chance.pick(&[1, 2, 4, 10]));
+        let faults_left = if setup.faults == Faults::None {
+            0
+        } else {
+            chance.pick(&[2, 6, 15])
+        };
+        let mut world = Self {
+            limits: setup.limits(&mut chance),
+            triage: Arc::new(setup.triage()),
+            setup: setup.clone(),
+            chance,
+            coverage: Coverage::default(),
+            trace: None,
+            store,
+            partitions: logs.into_iter().map(partition).collect(),
+            members: Vec::new(),
+            requests: Vec::new(),
+            weights,
+            faults_left,
+            is_quiet: false,
+            epochs: 0,
+            assignments: 0,
+        };
+        for _ in 0..setup.members {
+            let member = world.new_member();
+            world.members.push(member);
+        }
+        world
+    }
+
+    fn new_member(&mut self) -> Member {
+        self.epochs += 1;
+        let intake = Intake::new(self.limits, self.setup.safeguards());
+        Member::new(self.epochs, intake, self.store.clone(), Arc::clone(&self.triage))
+    }
+
+    pub(crate) fn log(&mut self, line: impl FnOnce(&Self) -> String) {
+        if self.trace.is_some() {
+            let line = line(self);
+            self.trace.iter_mut().for_each(|trace| trace.push(line.clone()));
+        }
+    }
+
+    pub(crate) fn act(&mut self, action: Action) {
+        self.store.lock().now += 1;
+        match action {
+            Action::Serve(x) => self.serve(x),
+            Action::Poll(m, id) => {
+                if let Some((verdict, tally)) = self.members[m].poll(id) {
+                    self.ended(m, id, verdict, &tally);
+                }
+            }
+            Action::GiveUp(m, id) => {
+                self.members[m].abandon(id);
+                self.ended(m, id, Verdict::Unclear("given up".to_owned()), &Tally::default());
+            }
+            Action::RetryDue(m, at) => {
+                let id = self.members[m].pauses.remove(at);
+                self.members[m].note(Fact::RetryDue(id));
+            }
+            Action::Arrive(m) => {
+                let fact = self.members[m]
+                    .arrivals
+                    .pop_front()
+                    .expect("only offered where there is one");
+                self.members[m].note(fact);
+            }
+            Action::Write(p) => self.partitions[p].written += 1,
+            Action::Fetch(m) => self.fetch(m),
+            Action::SendOffset(m, p) => {
+                let member = &self.members[m];
+                let held = &member.held[&p];
+                let offset = held.stored.expect("only offered where one is stored");
+                let (epoch, assignment) = (member.epoch, held.assignment);
+                self.requests.push(Request {
+                    member: m,
+                    epoch,
+                    partition: p,
+                    assignment,
+                    offset,
+                });
+            }
+            Action::TakeOffset(at) => {
+                let request = self.requests.remove(at);
+                self.take_offset(request);
+            }
+            Action::LoseOffset(at) => drop(self.requests.remove(at)),
+            Action::Assign(p, m) => self.assign(p, m),
+            Action::Revoke(m) => self.revoke(m),
+            Action::FinishRevoke(m) => self.give_back(m),
+            Action::AbandonRevoke(m) => {
+                let partitions = self.members[m]
+                    .revoking
+                    .as_ref()
+                    .expect("only offered then")
+                    .partitions
+                    .clone();
+                self.give_back(m);
+                self.members[m].arrivals.push_back(Fact::Lost(partitions));
+            }
+            Action::LoseSession(m) => {
+                self.members[m].is_valid = false;
+                self.disown(m);
+            }
+            Action::Notice(m) => {
+                self.epochs += 1;
+                let member = &mut self.members[m];
+                let lost: Vec<i32> = std::mem::take(&mut member.held).into_keys().collect();
+                member.arrivals.push_back(Fact::Lost(lost));
+                (member.is_valid, member.epoch) = (true, self.epochs);
+            }
+            Action::Crash(m) => self.members[m].die(),
+            Action::Restart(m) => {
+                self.disown(m);
+                self.members[m] = self.new_member();
+            }
+            Action::Drain(m) => {
+                self.members[m].is_draining = true;
+                self.members[m].note(Fact::Draining);
+            }
+            Action::Close(m) => self.close(m),
+            Action::Cut(x) => {
+                let mut store = self.store.lock();
+                let is_executed = store.transactions[x].phase == Phase::Committed;
+                self.coverage.hit(if is_executed {
+                    "cut after a commit"
+                } else {
+                    "cut before a commit"
+                });
+                store.cut(x);
+            }
+            Action::EndSession(x) => {
+                let trouble = if self.chance.odds(1, 2) {
+                    Trouble::Unclear
+                } else {
+                    Trouble::Unavailable
+                };
+                self.store.lock().terminate(x, trouble);
+            }
+            Action::LockTimeout(x) => self.store.lock().time_out(x),
+            Action::DatabaseCrash => {
+                let mut store = self.store.lock();
+                let open: Vec<usize> = store.open_ones().map(|(x, _)| x).collect();
+                open.into_iter().for_each(|x| store.terminate(x, Trouble::Unclear));
+            }
+            Action::Forget => {
+                let mut store = self.store.lock();
+                let claims = store.forgettable();
+                store.forget(claims[self.chance.below(claims.len())]);
+            }
+        }
+    }
+
+    fn serve(&mut self, x: usize) {
+        let mut store = self.store.lock();
+        let is_commit = matches!(store.transactions[x].call, Some(Call::Commit));
+        let was_orphan = store.transactions[x].is_orphan;
+        store.serve(x);
+        if store.is_blocked(x) {
+            self.coverage.hit("waits for a claim");
+        }
+        if !is_commit {
+            return;
+        }
+        if was_orphan {
+            self.coverage.hit("commit after its client left");
+        }
+        let attempts = self
+            .members
+            .iter()
+            .enumerate()
+            .flat_map(|(m, member)| member.attempts.values().map(move |a| (m, a)));
+        let mut ours = attempts.filter(|(_, attempt)| attempt.transaction == x);
+        let is_elsewhere = |m: usize, p: &i32| self.partitions[*p as usize].owner.is_none_or(|(owner, _)| owner != m);
+        if ours.any(|(m, attempt)| attempt.partitions.iter().any(|p| is_elsewhere(m, p))) {
+            self.coverage.hit("commit of a zombie");
+        }
+    }
+
+    fn ended(&mut self, m: usize, id: BatchId, verdict: Verdict, tally: &Tally) {
+        self.log(|_| format!("  member {m} {id:?}: {verdict:?}"));
+        self.coverage.hit(match &verdict {
+            Verdict::Committed => "committed",
+            Verdict::TakeOver(_) => "take over",
+            Verdict::DataError(_) => "data error",
+            Verdict::ClaimGone => "claim gone",
+            Verdict::LockTimeout => "lock timeout",
+            Verdict::Unavailable(_) => "unavailable",
+            Verdict::Unclear(_) => "unclear",
+        });
+        self.coverage.add("duplicates", tally.duplicates as u64);
+        self.coverage.add("other bodies", tally.mismatches.len() as u64);
+        self.coverage.add("decisions", tally.decisions.len() as u64);
+        self.coverage.add("dead letters", tally.dead_letters.len() as u64);
+        self.members[m].note(Fact::Attempted { batch: id, verdict });
+    }
+
+    fn fetch(&mut self, m: usize) {
+        let has_all = self.chance.odds(1, 2);
+        let mut records: Vec<Record> = Vec::new();
+        for (&p, held) in &mut self.members[m].held {
+            let partition = &self.partitions[p as usize];
+            if held.is_paused || (!has_all && !records.is_empty()) {
+                continue;
+            }
+            let end = partition.written.min(held.next + 1 + self.chance.below(5));
+            records.extend(
+                partition.log[held.next.min(end)..end]
+                    .iter()
+                    .map(|entry| entry.record.clone()),
+            );
+            held.next = held.next.max(end);
+        }
+        self.members[m].receive(records);
+    }
+
+    fn assign(&mut self, p: i32, m: usize) {
+        self.assignments += 1;
+        let (partition, assignment) = (&mut self.partitions[p as usize], Assignment(self.assignments));
+        partition.owner = Some((m, assignment));
+        let next = partition
+            .log
+            .iter()
+            .take_while(|entry| entry.record.at.offset < partition.committed)
+            .count();
+        let held = Held {
+            assignment,
+            next,
+            stored: None,
+            acknowledged: partition.committed,
+            is_paused: false,
+        };
+        let member = &mut self.members[m];
+        member.held.insert(p, held);
+        member.arrivals.push_back(Fact::Assigned {
+            partition: p,
+            assignment,
+        });
+    }
+
+    fn revoke(&mut self, m: usize) {
+        let has_all = self.chance.odds(1, 2);
+        let member = &mut self.members[m];
+        let one = self.chance.below(member.held.len());
+        let is_meant = |(at, p): (usize, &i32)| (has_all || at == one).then_some(*p);
+        let partitions: Vec<i32> = member.held.keys().enumerate().filter_map(is_meant).collect();
+        member.revokes += 1;
+        let revoke = RevokeId(member.revokes);
+        member.revoking = Some(Revoking {
+            id: revoke,
+            partitions: partitions.clone(),
+            is_answered: false,
+        });
+        member.arrivals.push_back(Fact::Revoking { revoke, partitions });
+    }
+
+    /// The end of a revoke, answered or not: the fence closes, what was stored is committed.
+    fn give_back(&mut self, m: usize) {
+        let Some(revoking) = self.members[m].revoking.take() else {
+            return;
+        };
+        self.release(m, &revoking.partitions);
+    }
+
+    fn release(&mut self, m: usize, partitions: &[i32]) {
+        for &p in partitions {
+            let Some(held) = self.members[m].held.remove(&p) else {
+                continue;
+            };
+            let (epoch, assignment) = (self.members[m].epoch, held.assignment);
+            if let Some(offset) = held
+                .stored
+                .filter(|stored| *stored > held.acknowledged && self.chance.odds(3, 4))
+            {
+                self.take_offset(Request {
+                    member: m,
+                    epoch,
+                    partition: p,
+                    assignment,
+                    offset,
+                });
+            }
+            let partition = &mut self.partitions[p as usize];
+            partition.owner = partition.owner.filter(|owner| *owner != (m, assignment));
+        }
+    }
+
+    /// The group takes an offset from the partition's owner, and from nobody else.
+    fn take_offset(&mut self, request: Request) {
+        let Request {
+            member: m,
+            epoch,
+            partition: p,
+            assignment,
+            offset,
+        } = request;
+        let member = &mut self.members[m];
+        let partition = &mut self.partitions[p as usize];
+        if member.epoch != epoch || partition.owner != Some((m, assignment)) {
+            self.coverage.hit("offset refused");
+            return;
+        }
+        partition.committed = offset;
+        if let Some(held) = member.held.get_mut(&p) {
+            held.acknowledged = offset;
+        }
+        self.store.lock().judge.note_offset(p, offset);
+    }
+
+    fn disown(&mut self, m: usize) {
+        for partition in &mut self.partitions {
+            partition.owner = partition.owner.filter(|(owner, _)| *owner != m);
+        }
+    }
+
+    /// The end of a drained process: its consumer leaves the group.
+    fn close(&mut self, m: usize) {
+        if !self.members[m].attempts.is_empty() {
+            self.store
+                .lock()
+                .judge
+                .broken
+                .get_or_insert("DRAINED with a transaction in flight".to_owned());
+        }
+        let partitions: Vec<i32> = self.members[m].held.keys().copied().collect();
+        self.release(m, &partitions);
+        self.disown(m);
+        self.members[m].die();
+    }
+}
