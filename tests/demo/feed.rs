@@ -1,0 +1,198 @@
+//! The stream of input records, written at a steady rate until it is told to stop.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use harness::Record;
+use harness::input::{Inputs, Kind};
+use rdkafka::ClientConfig;
+use rdkafka::client::ClientContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
+use serde::Deserialize;
+
+/// Pause between two bursts; a burst is what the rate owes since the last.
+const BURST_PAUSE: Duration = Duration::from_millis(20);
+/// How long the brokers may take to answer for the last records.
+const FLUSH_WITHIN: Duration = Duration::from_secs(60);
+
+/// When each event was handed to the client, by its id as it is written. Whoever sees its outcome takes
+/// it out.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct SentAt(Arc<Mutex<HashMap<String, Instant>>>);
+
+impl SentAt {
+    /// Remembers that the event of this record is sent now.
+    pub(crate) fn note(&self, value: Option<&[u8]>) {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Id {
+            event_id: String,
+        }
+        if let Some(Id { event_id }) = value.and_then(|value| serde_json::from_slice(value).ok()) {
+            self.0
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .insert(event_id, Instant::now());
+        }
+    }
+
+    /// When it was sent, once.
+    pub(crate) fn take(&self, event_id: &str) -> Option<Instant> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(event_id)
+    }
+}
+
+/// An idempotent producer that counts what was acknowledged and what was refused.
+pub(crate) struct Writer {
+    producer: ThreadedProducer<Reports>,
+    topic: String,
+}
+
+/// Delivery reports, counted.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Reports {
+    acknowledged: Arc<AtomicU64>,
+    refused: Arc<Mutex<Option<KafkaError>>>,
+}
+
+impl ClientContext for Reports {}
+
+impl ProducerContext for Reports {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        match result {
+            Ok(_) => drop(self.acknowledged.fetch_add(1, Ordering::Relaxed)),
+            Err((error, _)) => *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.clone()),
+        }
+    }
+}
+
+impl Writer {
+    /// A writer to one topic.
+    pub(crate) fn new(brokers: &str, topic: &str) -> anyhow::Result<Self> {
+        let producer = ClientConfig::new()
+            .set("bootstrap.servers", brokers)
+            .set("enable.idempotence", "true")
+            .set("partitioner", "murmur2_random")
+            .set("linger.ms", "0")
+            .create_with_context(Reports::default())
+            .context("make the feeder's producer")?;
+        Ok(Self {
+            producer,
+            topic: topic.to_owned(),
+        })
+    }
+
+    /// Hands one record to the client, waiting where its queue is full.
+    pub(crate) fn send(&self, record: &Record) -> anyhow::Result<()> {
+        let mut next = BaseRecord::<[u8], [u8]>::to(&self.topic);
+        next.key = record.key.as_deref();
+        next.payload = record.value.as_deref();
+        let began = Instant::now();
+        loop {
+            match self.producer.send(next) {
+                Ok(()) => return Ok(()),
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
+                    ensure!(began.elapsed() < FLUSH_WITHIN, "the queue to {} stays full", self.topic);
+                    next = back;
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                Err((error, _)) => return Err(error).with_context(|| format!("write to {}", self.topic)),
+            }
+        }
+    }
+
+    /// Waits until every record is acknowledged.
+    pub(crate) fn flush(&self) -> anyhow::Result<()> {
+        self.producer
+            .flush(FLUSH_WITHIN)
+            .with_context(|| format!("write to {}", self.topic))?;
+        match &*self
+            .producer
+            .context()
+            .refused
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+        {
+            None => Ok(()),
+            Some(error) => bail!("a record was refused by {}: {error}", self.topic),
+        }
+    }
+}
+
+/// How much is written, and how fast.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pace {
+    /// Records a second.
+    pub(crate) rate: u64,
+    /// Records in all, at most.
+    pub(crate) most: u64,
+}
+
+/// A feeder on its own thread.
+#[derive(Debug)]
+pub(crate) struct Feeder {
+    thread: JoinHandle<anyhow::Result<BTreeMap<Kind, u64>>>,
+    stop: Arc<AtomicBool>,
+    acknowledged: Arc<AtomicU64>,
+}
+
+impl Feeder {
+    /// Begins to write.
+    pub(crate) fn start(writer: Writer, inputs: Inputs, pace: Pace, sent_at: SentAt) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let acknowledged = Arc::clone(&writer.producer.context().acknowledged);
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || write(&writer, inputs, pace, &sent_at, &stopped));
+        Self {
+            thread,
+            stop,
+            acknowledged,
+        }
+    }
+
+    /// Records that the topic has, as it counts on.
+    pub(crate) fn acknowledged(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.acknowledged)
+    }
+
+    /// Ends the stream and returns how many records of each kind were written.
+    pub(crate) async fn stop(self) -> anyhow::Result<BTreeMap<Kind, u64>> {
+        self.stop.store(true, Ordering::Release);
+        let joined = tokio::task::spawn_blocking(move || self.thread.join()).await?;
+        joined.unwrap_or_else(|_| bail!("the feeder panicked"))
+    }
+}
+
+fn write(
+    writer: &Writer,
+    mut inputs: Inputs,
+    pace: Pace,
+    sent_at: &SentAt,
+    stop: &AtomicBool,
+) -> anyhow::Result<BTreeMap<Kind, u64>> {
+    let mut written = BTreeMap::new();
+    let mut count = 0;
+    let began = Instant::now();
+    while !stop.load(Ordering::Acquire) && count < pace.most {
+        let owed = (began.elapsed().as_secs_f64() * pace.rate as f64) as u64;
+        while count < owed.min(pace.most) {
+            let input = inputs.next().context("the stream has no end")?;
+            if input.kind.is_decided() {
+                sent_at.note(input.record.value.as_deref());
+            }
+            writer.send(&input.record)?;
+            *written.entry(input.kind).or_default() += 1;
+            count += 1;
+        }
+        std::thread::sleep(BURST_PAUSE);
+    }
+    writer.flush()?;
+    Ok(written)
+}
