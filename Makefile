@@ -15,11 +15,11 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 demo: tools postgres $(if $(filter kafka,$(STACK)),kafka)
 	cargo build --release
-	cargo run --release --quiet --package system-tests --bin demo
+	cargo run --release --quiet --package demo
 
 floor: tools postgres kafka
 	cargo build --release
-	STACK=$(if $(filter env,$(STACK)),env,kafka) cargo run --release --quiet --package system-tests --bin demo -- --timed
+	STACK=$(if $(filter env,$(STACK)),env,kafka) cargo run --release --quiet --package demo -- --timed
 
 # The services are built first: the scenarios run the real binaries.
 test: tools postgres $(if $(filter auto kafka,$(STACK)),kafka)
@@ -31,7 +31,7 @@ check: tools
 	cargo clippy --release --workspace --all-targets -- --deny warnings
 	RUSTDOCFLAGS="--deny warnings" cargo doc --release --workspace --no-deps
 	cargo test --release
-	cargo test --release --package system-tests --test simulation
+	cargo test --release --package simulation
 
 tools:
 	@.ci/install build

@@ -2,25 +2,10 @@
 //!
 //! | module | shows |
 //! |---|---|
-//! | [`reading`], [`trial`] | no late commit is passed or overtaken |
-//! | [`side`] | a blocked key keeps its order |
-//! | [`store`], [`plans`] | what each statement changes, and how Postgres runs it |
-//! | [`crashes`] | a Postgres that comes back without its newest commits |
-//! | [`leaves`] | leaves go only when nobody needs them |
-//! | [`schema`] | hashes, headers and roles of the database |
-//! | [`library`] | `shared::outbox` inside other people's transactions |
-//!
-//! [`rig`] carries out a relay's commands one by one; [`recorder`] is a broker that acknowledges at once.
+//! | [`outbox`] | the rules of the tables: what is read, in which order, and what each statement changes |
+//! | [`publisher`] | the publisher's process between Postgres and Kafka |
+//! | [`triage`] | the triage service's process between Kafka and Postgres |
 
-mod crashes;
-mod fixture;
-mod leaves;
-mod library;
-mod plans;
-mod reading;
-mod recorder;
-mod rig;
-mod schema;
-mod side;
-mod store;
-mod trial;
+mod outbox;
+mod publisher;
+mod triage;

@@ -1,4 +1,16 @@
-//! What the scenarios of the outbox publisher share: an outbox of their own, writers, questions to it.
+//! The outbox publisher on a real Kafka and a real Postgres: published once, in order, whatever breaks.
+//!
+//! | module | shows |
+//! |---|---|
+//! | [`publishing`] | nothing is broken: shares, order, records, what it costs to wait |
+//! | [`refusals`] | what the broker refuses: a record, a batch, a whole topic |
+//! | [`takeover`] | publishers that die, stall or come back |
+//! | [`faults`] | Postgres or Kafka away, slow or silent |
+
+mod faults;
+mod publishing;
+mod refusals;
+mod takeover;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

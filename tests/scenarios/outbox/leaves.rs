@@ -7,9 +7,9 @@ use outbox_publisher::ports::{LookBucket, OutboxStore};
 use outbox_publisher::relay::Halt;
 use sqlx::postgres::PgConnection;
 
-use crate::fixture::{Outbox, Writer};
-use crate::rig::Rig;
-use crate::store::{Owner, Row, fail, look};
+use crate::outbox::fixture::{Outbox, Writer};
+use crate::outbox::rig::Rig;
+use crate::outbox::store::{Owner, Row, fail, look};
 
 /// A leaf that only a FAILED row is in, below every low id.
 async fn leaf_with_a_failed_row(test: &str) -> anyhow::Result<(Outbox, Row)> {

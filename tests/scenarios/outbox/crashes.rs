@@ -6,8 +6,8 @@
 use harness::postgres::{Postgres, Stop};
 use outbox_publisher::domain::rules::Rule;
 
-use crate::fixture::{Keys, Outbox};
-use crate::rig::{Kind, Rig};
+use crate::outbox::fixture::{Keys, Outbox};
+use crate::outbox::rig::{Kind, Rig};
 
 /// Nothing is written to the log on its own for so long: only a commit that waits writes it.
 const LAZY: [(&str, &str); 3] = [

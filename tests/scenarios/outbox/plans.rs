@@ -9,44 +9,44 @@ use shared::postgres::{self, Session};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection};
 
-use crate::fixture::Outbox;
-use crate::store::Owner;
+use crate::outbox::fixture::Outbox;
+use crate::outbox::store::Owner;
 
 /// A statement with the types of its parameters and an example of them.
 const STATEMENTS: [(&str, &str, &str, &str); 6] = [
     (
         "read",
-        include_str!("../../outbox-publisher/queries/read.sql"),
+        include_str!("../../../outbox-publisher/queries/read.sql"),
         "smallint[], bigint[], bigint[], bigint[], integer[], bigint[], bigint[]",
         "'{1,2}', '{1,1}', '{0,0}', '{0,0}', '{9,9}', '{}', '{}'",
     ),
     (
         "look",
-        include_str!("../../outbox-publisher/queries/look.sql"),
+        include_str!("../../../outbox-publisher/queries/look.sql"),
         "smallint[], bigint[], bigint[], bigint, bigint",
         "'{1,2}', '{1,1}', '{-3000000000,-3000000000}', 9, 9",
     ),
     (
         "settle",
-        include_str!("../../outbox-publisher/queries/settle.sql"),
+        include_str!("../../../outbox-publisher/queries/settle.sql"),
         "smallint[], bigint[], uuid[]",
         "'{1}', '{1}', '{00000000-0000-0000-0000-000000000000}'",
     ),
     (
         "change",
-        include_str!("../../outbox-publisher/queries/change.sql"),
+        include_str!("../../../outbox-publisher/queries/change.sql"),
         "smallint, bigint, bigint[], uuid[], smallint, integer, bigint, text",
         "1, 1, '{1}', '{00000000-0000-0000-0000-000000000000}', 1, 0, null, null",
     ),
     (
         "halted",
-        include_str!("../../outbox-publisher/queries/halted.sql"),
+        include_str!("../../../outbox-publisher/queries/halted.sql"),
         "smallint[], boolean, text[]",
         "'{1,2}', true, '{}'",
     ),
     (
         "backlog",
-        include_str!("../../outbox-publisher/queries/backlog.sql"),
+        include_str!("../../../outbox-publisher/queries/backlog.sql"),
         "smallint[], bigint",
         "'{1,2}', 9",
     ),

@@ -12,7 +12,7 @@ use outbox_publisher::relay::Halt;
 use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
-use crate::fixture::Outbox;
+use crate::outbox::fixture::Outbox;
 
 /// One instance with the buckets that it took.
 pub(crate) struct Owner {
@@ -175,7 +175,7 @@ async fn owner_of_an_older_epoch_reads_and_sees_nothing() -> anyhow::Result<()> 
     assert_eq!(successor.read(head.bucket).await?, Some(vec!["follower".to_owned()]));
     assert_eq!(successor.look(head.bucket).await?, Some(vec!["head".to_owned()]));
     // and without the comparison inside the statement it would
-    let read = include_str!("../../outbox-publisher/queries/read.sql");
+    let read = include_str!("../../../outbox-publisher/queries/read.sql");
     let unfenced = read.replace("and l.epoch = c.epoch", "");
     assert_ne!(read, unfenced);
     let mut connection = outbox.connect().await?;
@@ -217,7 +217,7 @@ async fn take_over_waits_for_a_change_under_way() -> anyhow::Result<()> {
     let (outbox, owner, head) = head_and_follower("take_over_waits").await?;
     let mut changer = outbox.writer().await?;
     changer.begin().await?;
-    sqlx::query(include_str!("../../outbox-publisher/queries/change.sql"))
+    sqlx::query(include_str!("../../../outbox-publisher/queries/change.sql"))
         .bind(head.bucket)
         .bind(owner.held[&head.bucket].epoch)
         .bind([head.id].as_slice())

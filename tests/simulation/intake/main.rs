@@ -3,7 +3,7 @@
 //! Every answer of the store is a point at which the schedule may do something else first: serve another
 //! transaction, cut the connection, move the partition, end the process.
 
-#[path = "../simulation/chance.rs"]
+#[path = "../relay/chance.rs"]
 mod chance;
 mod inbox;
 mod judge;

@@ -192,7 +192,7 @@ pub(crate) fn rerun_line(setup: &Setup, failure: &Failure) -> String {
     };
     let Failure { seed, broken } = failure;
     format!(
-        "{broken}\n  SIMULATION_SEED={seed} {which} cargo test --release -p system-tests --test simulation rerun -- --nocapture"
+        "{broken}\n  SIMULATION_SEED={seed} {which} cargo test --release -p simulation --test relay rerun -- --nocapture"
     )
 }
 

@@ -11,7 +11,7 @@ use sqlx::Connection;
 use sqlx::postgres::{PgConnectOptions, PgListener};
 use tokio::task::JoinSet;
 
-use crate::fixture::{Outbox, TOPIC};
+use crate::outbox::fixture::{Outbox, TOPIC};
 
 fn event(key: &str, label: &str) -> NewEvent {
     NewEvent::new(TOPIC, "x", label).key(key)

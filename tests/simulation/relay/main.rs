@@ -11,7 +11,7 @@
 //! | `run`, `judge` | a run from its seed to its verdict; what is promised |
 //! | `wrong_rules` | each rule switched off: it must be missed |
 //!
-//! `SEEDS=200000 cargo test --release -p system-tests --test simulation seeds` runs more of them. A
+//! `SEEDS=200000 cargo test --release -p simulation --test relay seeds` runs more of them. A
 //! failure prints the line that runs its seed again, step by step.
 
 mod broker;

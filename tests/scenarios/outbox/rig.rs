@@ -18,7 +18,7 @@ use outbox_publisher::ports::{
 use outbox_publisher::postgres::PostgresStore;
 use outbox_publisher::relay::{Command, Op, Relay, RelayConfig};
 
-use crate::fixture::Outbox;
+use crate::outbox::fixture::Outbox;
 
 /// Turns that a wait may take before the test fails.
 const TURNS_MAX: usize = 3_000;

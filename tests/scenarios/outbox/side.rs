@@ -3,9 +3,9 @@
 use outbox_publisher::domain::rules::Rule;
 use outbox_publisher::ports::ChangeKind;
 
-use crate::fixture::Outbox;
-use crate::rig::{Kind, Rig};
-use crate::store::{Owner, Row};
+use crate::outbox::fixture::Outbox;
+use crate::outbox::rig::{Kind, Rig};
+use crate::outbox::store::{Owner, Row};
 
 async fn take_over_with_a_parked_head(outbox: &Outbox, off: Option<Rule>) -> anyhow::Result<Vec<String>> {
     // given a head that its owner has parked before it was gone
@@ -81,7 +81,7 @@ async fn redriven_head_is_sent_while_its_owner_runs() -> anyhow::Result<()> {
     let head = Row::find(&outbox, "head").await?;
     Owner::take_over(&outbox)
         .await?
-        .change(head, crate::store::fail())
+        .change(head, crate::outbox::store::fail())
         .await?;
     writer.insert("K", "next").await?;
     outbox.owners_are_gone().await?;

@@ -52,7 +52,7 @@ impl InProcess {
             ("OUTBOX__RETRY__TOPIC_PAUSE_MAX_MS", "500"),
         ];
         let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let config = shared::config::load_from::<Config>(None, settings.into_iter())?.settings;
+        let config = shared::config::load_from::<Config>(None, settings)?.settings;
         let options = shared::postgres::connect_options(&config.database, "in-process")?;
         let instance = Uuid::now_v7();
         let session = Session::new(&config.database);

@@ -26,9 +26,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::fixture::{Outbox, TOPIC};
-use crate::recorder::{Record, Recorder, Sweeps};
-use crate::rig;
+use crate::outbox::fixture::{Outbox, TOPIC};
+use crate::outbox::recorder::{Record, Recorder, Sweeps};
+use crate::outbox::rig;
 
 const WRITERS: u64 = 14;
 const KEYS: u32 = 12;

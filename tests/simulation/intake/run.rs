@@ -153,6 +153,6 @@ pub(crate) fn rerun_line(setup: &Setup, failure: &Failure) -> String {
     };
     let (broken, seed, faults) = (&failure.broken, failure.seed, setup.faults as usize);
     format!(
-        "{broken}\n  SEED={seed} FAULTS={faults}{without} cargo test --release -p system-tests --test intake_simulation rerun -- --nocapture"
+        "{broken}\n  SEED={seed} FAULTS={faults}{without} cargo test --release -p simulation --test intake rerun -- --nocapture"
     )
 }

@@ -11,8 +11,8 @@ use outbox_publisher::domain::rules::Rule;
 use sqlx::postgres::PgConnection;
 use uuid::Uuid;
 
-use crate::fixture::{Keys, Outbox, TOPIC, Writer};
-use crate::rig::{Kind, Marks, Rig};
+use crate::outbox::fixture::{Keys, Outbox, TOPIC, Writer};
+use crate::outbox::rig::{Kind, Marks, Rig};
 
 /// What became of `a` and `b`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,8 +11,8 @@ use shared::outbox::{self, NewEvent};
 use sqlx::Connection;
 use uuid::Uuid;
 
-use crate::fixture::{Outbox, TOPIC, store};
-use crate::store::{Owner, Row, control, look};
+use crate::outbox::fixture::{Outbox, TOPIC, store};
+use crate::outbox::store::{Owner, Row, control, look};
 
 #[tokio::test]
 async fn hashes_of_the_database_are_those_of_the_services() -> anyhow::Result<()> {
