@@ -140,9 +140,15 @@ pub(crate) async fn measure(stack: &Stack, screen: &Arc<Screen>, size: Size) -> 
                 grouped(records as u64)
             ));
         }
-        let alone = if is_last { size.alone } else { 0 };
-        services(&scene, screen, records, alone, &mut figures).await?;
+        let has_latency = is_last && stack.lacks(Ability::PromptFetch).is_none();
+        let alone = if has_latency { size.alone } else { 0 };
+        let rate = services(&scene, screen, records, alone, &mut figures).await?;
         if has_rate {
+            figures.end_to_end.push(rate);
+            screen.event(format!(
+                "one triage service, one publisher: {} events a second from topic to topic",
+                grouped(rate as u64)
+            ));
             let rate = bare_client(stack, &scene, screen).await?;
             figures.bare.push(rate);
             screen.event(format!(
@@ -156,14 +162,14 @@ pub(crate) async fn measure(stack: &Stack, screen: &Arc<Screen>, size: Size) -> 
     Ok(figures)
 }
 
-/// One instance of each service works off what waits, then single records.
+/// One instance of each service works off what waits, then single records. Returns events a second.
 async fn services(
     scene: &Scene,
     screen: &Screen,
     records: usize,
     alone: usize,
     figures: &mut Figures,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<f64> {
     let writer = Arc::new(Writer::new(&scene.brokers, &scene.input)?);
     let inputs = Inputs::clean(SEED, shared::clock::unix_millis());
     screen.doing(format!("writing {} records", grouped(records as u64)));
@@ -185,11 +191,6 @@ async fn services(
     tail.reached(records as u64, WORK_WITHIN).await?;
     // From the first outcome to the last: starting a process and joining a group are not work.
     let rate = records as f64 / tail.seen().lasted().as_secs_f64();
-    figures.end_to_end.push(rate);
-    screen.event(format!(
-        "one triage service, one publisher: {} events a second from topic to topic",
-        grouped(rate as u64)
-    ));
     cast.look().await;
     figures.triage_resident = figures.triage_resident.max(cast.resident("triage"));
     figures.publisher_resident = figures.publisher_resident.max(cast.resident("publisher"));
@@ -216,7 +217,7 @@ async fn services(
     cast.exit().await?;
     screen.doing("reading everything back");
     add(&mut figures.verdict, scene.audit().run().await?);
-    Ok(())
+    Ok(rate)
 }
 
 /// The services' rows once more, by a client that only runs the statements; events a second.

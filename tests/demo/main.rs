@@ -221,6 +221,7 @@ fn skipped(stack: &Stack) -> Vec<String> {
             Ability::ProducerState,
         ),
         ("throughput against a bare client", Ability::LongTopics),
+        ("latency of a record alone", Ability::PromptFetch),
     ];
     let lacking = shown
         .iter()

@@ -52,6 +52,8 @@ pub enum Ability {
     BrokerProcess,
     /// More than 5 MiB in a partition.
     LongTopics,
+    /// A fetch that is answered as soon as there is something.
+    PromptFetch,
     /// A Postgres that may be killed, frozen and restarted.
     DatabaseProcess,
     /// Brokers that name a proxy's address to their clients.
@@ -275,11 +277,19 @@ impl Stack {
                 Some("the mock cluster lives in the test's own process")
             }
             (StackKind::Embedded, Ability::LongTopics) => Some("the mock cluster keeps 5 MiB of a partition"),
+            (StackKind::Embedded, Ability::PromptFetch) => {
+                Some("the mock cluster answers a fetch that found nothing after its longest wait")
+            }
             (StackKind::Env, Ability::BrokerProcess | Ability::BrokerRoutes) => Some("the given brokers are not ours"),
             (StackKind::Env, Ability::DatabaseProcess) => Some("the given Postgres is not ours"),
-            (StackKind::Env, Ability::ProducerState | Ability::Transactions | Ability::Admin | Ability::LongTopics) => {
-                None
-            }
+            (
+                StackKind::Env,
+                Ability::ProducerState
+                | Ability::Transactions
+                | Ability::Admin
+                | Ability::LongTopics
+                | Ability::PromptFetch,
+            ) => None,
         }
     }
 

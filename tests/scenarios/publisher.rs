@@ -53,7 +53,11 @@ impl Outbox<'static> {
 impl<'s> Outbox<'s> {
     /// An outbox on a stack that this scenario may break.
     pub(crate) async fn on(stack: &'s Stack, test: &str) -> anyhow::Result<Self> {
-        Ok(Self { stack, database: stack.database(test).await?, brokers: stack.brokers() })
+        Ok(Self {
+            stack,
+            database: stack.database(test).await?,
+            brokers: stack.brokers(),
+        })
     }
 
     /// A publisher of this outbox, with times short enough for a test.
@@ -72,7 +76,12 @@ impl<'s> Outbox<'s> {
             .set("RETRY__TOPIC_PAUSE_MAX_MS", 500)
     }
 
-    pub(crate) async fn topic(&self, label: &str, partitions: i32, settings: &[(&str, &str)]) -> anyhow::Result<String> {
+    pub(crate) async fn topic(
+        &self,
+        label: &str,
+        partitions: i32,
+        settings: &[(&str, &str)],
+    ) -> anyhow::Result<String> {
         self.stack.topic(label, partitions, settings).await
     }
 
@@ -95,7 +104,10 @@ impl<'s> Outbox<'s> {
     pub(crate) async fn write_rounds(&self, topic: &str, keys: &[&str], count: usize) -> anyhow::Result<()> {
         let mut connection = self.connect().await?;
         for round in 0..count {
-            let events: Vec<_> = keys.iter().map(|key| event(topic, key, &format!("{key} {round}"))).collect();
+            let events: Vec<_> = keys
+                .iter()
+                .map(|key| event(topic, key, &format!("{key} {round}")))
+                .collect();
             write(&mut connection, &events).await?;
         }
         Ok(connection.close().await?)
@@ -104,17 +116,24 @@ impl<'s> Outbox<'s> {
     /// Rows by status.
     pub(crate) async fn statuses(&self) -> anyhow::Result<BTreeMap<String, i64>> {
         let mut connection = self.connect().await?;
-        let counted: Vec<(String, i64)> =
-            sqlx::query_as("select status::text, count(*) from outbox_events group by 1").fetch_all(&mut connection).await?;
+        let counted: Vec<(String, i64)> = sqlx::query_as("select status::text, count(*) from outbox_events group by 1")
+            .fetch_all(&mut connection)
+            .await?;
         connection.close().await?;
         Ok(counted.into_iter().collect())
     }
 
     /// Waits until the rows of each status are exactly as many.
     pub(crate) async fn until_statuses(&self, expected: &[(&str, i64)]) -> anyhow::Result<()> {
-        let expected: BTreeMap<String, i64> = expected.iter().map(|(status, count)| ((*status).to_owned(), *count)).collect();
+        let expected: BTreeMap<String, i64> = expected
+            .iter()
+            .map(|(status, count)| ((*status).to_owned(), *count))
+            .collect();
         let what = format!("rows to be {expected:?}");
-        wait::until(&what, SOON, || async { Ok(Seen::when(self.statuses().await?, |now| *now == expected)) }).await?;
+        wait::until(&what, SOON, || async {
+            Ok(Seen::when(self.statuses().await?, |now| *now == expected))
+        })
+        .await?;
         Ok(())
     }
 
@@ -130,25 +149,40 @@ impl<'s> Outbox<'s> {
     /// One number out of the database.
     pub(crate) async fn number(&self, query: &'static str) -> anyhow::Result<i64> {
         let mut connection = self.connect().await?;
-        let number = sqlx::query_scalar(query).fetch_one(&mut connection).await.with_context(|| query.to_owned())?;
+        let number = sqlx::query_scalar(query)
+            .fetch_one(&mut connection)
+            .await
+            .with_context(|| query.to_owned())?;
         connection.close().await?;
         Ok(number)
     }
 
     /// Waits until a number out of the database fulfils a condition.
-    pub(crate) async fn until_number(&self, query: &'static str, within: Duration, holds: impl Fn(i64) -> bool) -> anyhow::Result<i64> {
-        wait::until(query, within, || async { Ok(Seen::when(self.number(query).await?, |number| holds(*number))) }).await
+    pub(crate) async fn until_number(
+        &self,
+        query: &'static str,
+        within: Duration,
+        holds: impl Fn(i64) -> bool,
+    ) -> anyhow::Result<i64> {
+        wait::until(query, within, || async {
+            Ok(Seen::when(self.number(query).await?, |number| holds(*number)))
+        })
+        .await
     }
 
     /// Attempts counted, all rows together.
     pub(crate) async fn attempts(&self) -> anyhow::Result<i64> {
-        self.number("select coalesce(sum(publish_attempts), 0)::bigint from outbox_events").await
+        self.number("select coalesce(sum(publish_attempts), 0)::bigint from outbox_events")
+            .await
     }
 
     /// Puts FAILED rows of a topic back; how many.
     pub(crate) async fn redrive(&self, topic: &str) -> anyhow::Result<i64> {
         let mut connection = self.connect().await?;
-        let count = sqlx::query_scalar("select outbox_redrive(p_topic => $1)").bind(topic).fetch_one(&mut connection).await?;
+        let count = sqlx::query_scalar("select outbox_redrive(p_topic => $1)")
+            .bind(topic)
+            .fetch_one(&mut connection)
+            .await?;
         connection.close().await?;
         Ok(count)
     }
@@ -196,7 +230,12 @@ impl Load {
     pub(crate) fn start(outbox: &Outbox<'_>, topic: &str, writers: u64, keys: u64, pause: Duration) -> Self {
         let (stop, written) = (CancellationToken::new(), Arc::new(AtomicU64::new(0)));
         let tasks = (0..writers).map(|writer| {
-            let (stop, written, database, topic) = (stop.clone(), Arc::clone(&written), outbox.database.clone(), topic.to_owned());
+            let (stop, written, database, topic) = (
+                stop.clone(),
+                Arc::clone(&written),
+                outbox.database.clone(),
+                topic.to_owned(),
+            );
             tokio::spawn(async move {
                 let mut connection = None;
                 for round in 0_u64.. {
@@ -209,7 +248,13 @@ impl Load {
                     }
                     if let Some(open) = &mut connection {
                         let events: Vec<_> = (0..10)
-                            .map(|n| event(&topic, &format!("key-{}", (writer * 7 + round * 3 + n) % keys), &format!("{writer} {round} {n}")))
+                            .map(|n| {
+                                event(
+                                    &topic,
+                                    &format!("key-{}", (writer * 7 + round * 3 + n) % keys),
+                                    &format!("{writer} {round} {n}"),
+                                )
+                            })
                             .collect();
                         match write(open, &events).await {
                             Ok(()) => drop(written.fetch_add(10, Ordering::SeqCst)),
@@ -232,7 +277,10 @@ impl Load {
     /// Waits until so many more events were written.
     pub(crate) async fn more(&self, count: u64) -> anyhow::Result<()> {
         let goal = self.written() + count;
-        wait::until("the load to go on", SOON, || async { Ok(Seen::when(self.written(), |now| *now >= goal)) }).await?;
+        wait::until("the load to go on", SOON, || async {
+            Ok(Seen::when(self.written(), |now| *now >= goal))
+        })
+        .await?;
         Ok(())
     }
 
@@ -247,7 +295,12 @@ impl Load {
 }
 
 /// Waits until readiness says something of which `holds` is true; the status and the text.
-pub(crate) async fn until_readiness(publisher: &Running, within: Duration, what: &str, holds: impl Fn(u16, &str) -> bool) -> anyhow::Result<String> {
+pub(crate) async fn until_readiness(
+    publisher: &Running,
+    within: Duration,
+    what: &str,
+    holds: impl Fn(u16, &str) -> bool,
+) -> anyhow::Result<String> {
     wait::until(&format!("{} to say {what}", publisher.name()), within, || async {
         let answer = publisher.get("/readyz").await?;
         if holds(answer.status, &answer.body) {
@@ -262,12 +315,20 @@ pub(crate) async fn until_readiness(publisher: &Running, within: Duration, what:
 /// Processor time that a process has used.
 pub(crate) fn cpu_of(publisher: &Running) -> anyhow::Result<Duration> {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", publisher.pid()))?;
-    let fields: Vec<&str> = stat.rsplit_once(") ").context("a process has a name")?.1.split(' ').collect();
+    let fields: Vec<&str> = stat
+        .rsplit_once(") ")
+        .context("a process has a name")?
+        .1
+        .split(' ')
+        .collect();
     let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
     Ok(Duration::from_millis(ticks * 10)) // Linux counts hundredths of a second here
 }
 
 /// The event ids of a topic's records, in the order of their partition.
 pub(crate) fn ids_on(reads: &[harness::Read]) -> Vec<Uuid> {
-    reads.iter().filter_map(|read| read.header("event-id")?.parse().ok()).collect()
+    reads
+        .iter()
+        .filter_map(|read| read.header("event-id")?.parse().ok())
+        .collect()
 }

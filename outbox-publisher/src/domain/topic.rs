@@ -33,8 +33,16 @@ impl Lane {
 pub struct TopicFacts {
     /// How many partitions it has.
     pub partitions: i32,
-    /// The largest record it takes, in bytes.
-    pub record_bytes_max: usize,
+    /// The largest record it takes, in bytes; `None` where the broker does not say, as without the right to
+    /// describe the topic. Then the broker alone judges what is too large.
+    pub record_bytes_max: Option<usize>,
+}
+
+impl TopicFacts {
+    /// Whether a batch of this size is known to be too large.
+    pub fn takes_less_than(&self, batch_bytes: usize) -> bool {
+        self.record_bytes_max.is_some_and(|limit| limit < batch_bytes)
+    }
 }
 
 /// Rows of one partition that one producer has not had acknowledged.
@@ -126,19 +134,26 @@ impl Topic {
     }
 
     /// The broker has answered.
-    pub fn learn(&mut self, facts: TopicFacts, now: Duration, times: &TopicTimes, jitter: f64) {
+    pub fn learn(&mut self, mut facts: TopicFacts, now: Duration, times: &TopicTimes, jitter: f64) {
         self.is_asking = false;
-        self.facts = Some(facts);
-        let first = *self.first_limit.get_or_insert(facts.record_bytes_max);
-        if facts.record_bytes_max >= first {
+        let Some(limit) = facts.record_bytes_max else {
+            // After trouble only the limit itself tells whether a row is at fault.
+            if self.facts.is_none() && self.first_limit.is_some() {
+                let reason =
+                    "max.message.bytes, known before, cannot be read (is DescribeConfigs still granted?)".to_owned();
+                return self.unknown(reason, now, times, jitter);
+            }
+            facts.record_bytes_max = self.facts.and_then(|known| known.record_bytes_max);
+            self.facts = Some(facts);
             return;
+        };
+        self.facts = Some(facts);
+        let first = *self.first_limit.get_or_insert(limit);
+        if limit < first {
+            // Rows that were written for the old limit are not at fault.
+            let reason = format!("max.message.bytes was lowered from {first} to {limit}");
+            self.pause(reason, now, times, jitter);
         }
-        // Rows that were written for the old limit are not at fault.
-        let reason = format!(
-            "max.message.bytes was lowered from {first} to {}",
-            facts.record_bytes_max
-        );
-        self.pause(reason, now, times, jitter);
     }
 
     /// The broker could not say, or refused.
@@ -242,19 +257,37 @@ mod tests {
         let mut topic = Topic::new("t");
         let mut facts = TopicFacts {
             partitions: 1,
-            record_bytes_max: 1000,
+            record_bytes_max: Some(1000),
         };
         topic.learn(facts, S, &times(), 1.0);
         assert!(topic.is_ready(S));
-        facts.record_bytes_max = 10;
+        facts.record_bytes_max = Some(10);
         topic.learn(facts, S, &times(), 1.0);
         assert!(!topic.is_ready(S));
         assert!(topic.trouble().unwrap().reason.contains("from 1000 to 10"));
-        facts.record_bytes_max = 1000;
+        facts.record_bytes_max = Some(1000);
         assert!(topic.ask(3 * S, &times()), "asked again when the pause is over");
         assert!(!topic.is_ready(3 * S), "nothing is sent before the answer");
         topic.learn(facts, 3 * S, &times(), 1.0);
         assert!(topic.is_ready(3 * S));
+    }
+
+    #[test]
+    fn a_limit_that_cannot_be_read_for_once_is_believed_and_after_trouble_waited_for() {
+        let facts = |record_bytes_max| TopicFacts {
+            partitions: 1,
+            record_bytes_max,
+        };
+        let mut topic = Topic::new("t");
+        topic.learn(facts(None), S, &times(), 1.0);
+        assert!(topic.is_ready(S), "a broker that never says judges by itself");
+        topic.learn(facts(Some(1000)), S, &times(), 1.0);
+        topic.learn(facts(None), S, &times(), 1.0);
+        assert_eq!(topic.facts, Some(facts(Some(1000))));
+        topic.doubt();
+        topic.learn(facts(None), S, &times(), 1.0);
+        assert!(!topic.is_ready(S));
+        assert!(topic.trouble().unwrap().reason.contains("cannot be read"));
     }
 
     #[test]

@@ -16,6 +16,7 @@ use rdkafka::producer::{Producer, ProducerContext, PurgeConfig, ThreadedProducer
 use shared::config::KafkaSettings;
 use shared::kafka::{Role, client_config, topic_limits};
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::time::timeout;
 
 use super::{errors, record};
 use crate::domain::topic::{Lane, TopicFacts};
@@ -27,8 +28,8 @@ const PURGE_WAIT: Duration = Duration::from_secs(10);
 const METADATA_WAIT: Duration = Duration::from_secs(5);
 /// Pause between attempts to reach a broker again, and between looks whether any is needed.
 const REACH_PAUSE: Duration = Duration::from_millis(500);
-/// What is taken as a topic's limit where the broker cannot say: the client's own default.
-const RECORD_BYTES_UNKNOWN: usize = 1_000_000;
+/// The bound of asking for a topic's limit, for which its rows wait. Without an answer the broker judges.
+const LIMIT_WAIT: Duration = Duration::from_secs(2);
 
 /// The producers of one instance. Facts go to the channel that it was made with, which is bounded by
 /// the rows in the producers' hands.
@@ -255,13 +256,16 @@ impl Broker for KafkaBroker {
             let answer = match partitions {
                 Err(reason) => Err(reason),
                 Ok(partitions) => {
-                    let record_bytes_max = match topic_limits(&settings, &[&name]).await {
-                        Ok(limits) => limits.get(&name).copied().unwrap_or(RECORD_BYTES_UNKNOWN),
-                        Err(error) => {
-                            tracing::debug!(
-                                "topic {name}: limit not known, {RECORD_BYTES_UNKNOWN} bytes taken: {error}"
-                            );
-                            RECORD_BYTES_UNKNOWN
+                    let limits = timeout(LIMIT_WAIT, topic_limits(&settings, &[&name])).await;
+                    let record_bytes_max = match limits {
+                        Ok(Ok(limits)) => limits.get(&name).copied(),
+                        Ok(Err(error)) => {
+                            tracing::debug!("topic {name}: max.message.bytes not known: {error}");
+                            None
+                        }
+                        Err(_) => {
+                            tracing::debug!("topic {name}: max.message.bytes not told within {LIMIT_WAIT:?}");
+                            None
                         }
                     };
                     Ok(TopicFacts {

@@ -135,7 +135,9 @@ impl Relay {
             return Err(Hold::Row);
         }
         let facts = topic.facts.expect("a topic that is ready is known");
-        if let Err(fault) = item.event.check_size(facts.record_bytes_max) {
+        if let Some(limit) = facts.record_bytes_max
+            && let Err(fault) = item.event.check_size(limit)
+        {
             self.unsendable(bucket, item, side, &fault, now);
             return Err(Hold::Row);
         }
@@ -149,7 +151,7 @@ impl Relay {
         let window = self.topics[item.topic].window(lane, partition, now, &self.config.topics);
         let allowed = match lane {
             // Whole batches are refused: where the limit is near a batch's size, a row is its own batch.
-            Lane::Main if facts.record_bytes_max < self.config.batch_bytes => 1,
+            Lane::Main if facts.takes_less_than(self.config.batch_bytes) => 1,
             Lane::Main if window.is_open || !self.rules.hold(Rule::FirstAlone) => usize::MAX,
             Lane::Probe if window.is_open && !is_suspect => SIDE_WINDOW,
             Lane::Main | Lane::Probe => 1,
@@ -241,7 +243,7 @@ impl Relay {
         let has_opened = topic.acknowledged(flight.lane, flight.partition, now);
         let goes_alone = topic
             .facts
-            .is_some_and(|facts| facts.record_bytes_max < self.config.batch_bytes);
+            .is_some_and(|facts| facts.takes_less_than(self.config.batch_bytes));
         if flight.lane == Lane::Probe {
             topic.suspects.remove(&(flight.bucket, flight.id));
             topic.is_suspect = topic.is_suspect && !topic.suspects.is_empty();

@@ -77,7 +77,7 @@ impl Broker for Recorder {
     fn ask_topic(&self, number: usize, _: String) {
         let facts = Ok(TopicFacts {
             partitions: 1,
-            record_bytes_max: 1 << 20,
+            record_bytes_max: Some(1 << 20),
         });
         self.tell(BrokerFact::Topic { number, facts });
     }

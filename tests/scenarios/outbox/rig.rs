@@ -319,7 +319,7 @@ impl Rig {
                 Command::AskTopic(number, _) => {
                     let facts = TopicFacts {
                         partitions: 1,
-                        record_bytes_max: 1 << 20,
+                        record_bytes_max: Some(1 << 20),
                     };
                     self.relay.topic_known(*number, Ok(facts), self.now);
                     continue;

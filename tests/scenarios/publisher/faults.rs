@@ -21,19 +21,27 @@ async fn a_postgres_that_crashes_or_cuts_connections_costs_nothing_but_duplicate
     let postgres = stack.postgres().expect("asked for");
     let outbox = Outbox::on(&stack, "crashes").await?;
     let topic = outbox.topic("crashes", 3, &[]).await?;
-    let publishers = [outbox.publisher("first").start().await?, outbox.publisher("second").start().await?];
+    let publishers = [
+        outbox.publisher("first").start().await?,
+        outbox.publisher("second").start().await?,
+    ];
     let load = Load::start(&outbox, &topic, 3, 30, Duration::from_millis(3));
     load.more(500).await?;
 
     // when
     for stop in [Stop::Crash, Stop::Kill, Stop::Fast] {
         postgres.stop(stop).await?;
-        until_readiness(&publishers[0], SOON, "that Postgres is away", |status, body| status == 503 && body.contains("postgres")).await?;
+        until_readiness(&publishers[0], SOON, "that Postgres is away", |status, body| {
+            status == 503 && body.contains("postgres")
+        })
+        .await?;
         postgres.start().await?;
         let began = Instant::now();
         publishers[0].ready(SOON).await?;
         let published = outbox.number(PUBLISHED).await?;
-        outbox.until_number(PUBLISHED, SOON, |now| now > published + 100).await?;
+        outbox
+            .until_number(PUBLISHED, SOON, |now| now > published + 100)
+            .await?;
         eprintln!("{stop:?}: published again {:?} after the start", began.elapsed());
         load.more(300).await?;
     }
@@ -47,7 +55,10 @@ async fn a_postgres_that_crashes_or_cuts_connections_costs_nothing_but_duplicate
     outbox.until_nothing_waits().await?;
     assert_eq!(outbox.attempts().await?, 0);
     let verdict = outbox.end(publishers.into(), outbox.audit().with_faults()).await?;
-    eprintln!("{} duplicates beside {} published", verdict.publish_duplicates, verdict.published);
+    eprintln!(
+        "{} duplicates beside {} published",
+        verdict.publish_duplicates, verdict.published
+    );
     Ok(())
 }
 
@@ -80,12 +91,19 @@ async fn a_broker_that_is_away_or_hangs_spends_no_attempt_and_readiness_says_so(
             node.freeze()?;
         }
         let began = Instant::now();
-        until_readiness(&publisher, SOON, "that Kafka is away", |status, body| status == 503 && body.contains("kafka")).await?;
+        until_readiness(&publisher, SOON, "that Kafka is away", |status, body| {
+            status == 503 && body.contains("kafka")
+        })
+        .await?;
         eprintln!("told {:?} after the broker was gone", began.elapsed());
         let cpu = cpu_of(&publisher)?;
         let measured = Instant::now();
         tokio::time::sleep(Duration::from_secs(15)).await;
-        eprintln!("away: {:?} of processor time in {:?}", cpu_of(&publisher)? - cpu, measured.elapsed());
+        eprintln!(
+            "away: {:?} of processor time in {:?}",
+            cpu_of(&publisher)? - cpu,
+            measured.elapsed()
+        );
         let published = outbox.number(PUBLISHED).await?;
         if is_killed {
             node.start().await?;
@@ -95,7 +113,9 @@ async fn a_broker_that_is_away_or_hangs_spends_no_attempt_and_readiness_says_so(
         let began = Instant::now();
 
         // then
-        outbox.until_number(PUBLISHED, SOON, |now| now > published + 100).await?;
+        outbox
+            .until_number(PUBLISHED, SOON, |now| now > published + 100)
+            .await?;
         eprintln!("published again {:?} after the broker was back", began.elapsed());
         assert!(began.elapsed() < Duration::from_secs(10));
         publisher.ready(SOON).await?;
@@ -105,7 +125,10 @@ async fn a_broker_that_is_away_or_hangs_spends_no_attempt_and_readiness_says_so(
     outbox.until_statuses(&[("PUBLISHED", written as i64)]).await?;
     assert_eq!(outbox.attempts().await?, 0);
     let verdict = outbox.end(vec![publisher], outbox.audit().with_faults()).await?;
-    eprintln!("{} duplicates beside {} published", verdict.publish_duplicates, verdict.published);
+    eprintln!(
+        "{} duplicates beside {} published",
+        verdict.publish_duplicates, verdict.published
+    );
 
     // when: it is told to end while the broker is away
     let publisher = service.set("RELAY__DRAIN_MS", 2_000).start().await?;
@@ -115,7 +138,9 @@ async fn a_broker_that_is_away_or_hangs_spends_no_attempt_and_readiness_says_so(
     outbox.write_rounds(&topic, &["a", "b"], 10).await?;
     harness::wait::until("rows to be in flight", SOON, || async {
         let in_flight = publisher.metric("outbox_in_flight_events").await?;
-        Ok(harness::wait::Seen::when(in_flight, |rows| rows.is_some_and(|rows| rows > 0.0)))
+        Ok(harness::wait::Seen::when(in_flight, |rows| {
+            rows.is_some_and(|rows| rows > 0.0)
+        }))
     })
     .await?;
     let began = Instant::now();
@@ -125,7 +150,12 @@ async fn a_broker_that_is_away_or_hangs_spends_no_attempt_and_readiness_says_so(
     eprintln!("ended with {code} after {:?}", began.elapsed());
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     assert_eq!(code, 1, "it was not drained");
-    assert_eq!(outbox.number("select count(*) from outbox_leases where lock_owner is not null").await?, 0);
+    assert_eq!(
+        outbox
+            .number("select count(*) from outbox_leases where lock_owner is not null")
+            .await?,
+        0
+    );
     assert_eq!(outbox.number("select count(*) from outbox_instances").await?, 0);
     node.thaw()?;
     let successor = outbox.publisher("successor").start().await?;
@@ -144,7 +174,10 @@ async fn a_postgres_that_swallows_everything_holds_nobody_for_ever() -> anyhow::
     };
     let proxy = Proxy::to(postgres.port(), Framing::Raw)?;
     let url = format!("postgres://postgres@{}/{}", proxy.address(), outbox.database.name);
-    let service = outbox.publisher("publisher").set("DATABASE__URL", url).set("RELAY__STATEMENT_MS", 1_500);
+    let service = outbox
+        .publisher("publisher")
+        .set("DATABASE__URL", url)
+        .set("RELAY__STATEMENT_MS", 1_500);
     let publisher = service.set("DATABASE__CONNECT_TIMEOUT_MS", 1_000).start().await?;
     let load = Load::start(&outbox, &topic, 2, 30, Duration::from_millis(5));
     load.more(300).await?;
@@ -153,7 +186,10 @@ async fn a_postgres_that_swallows_everything_holds_nobody_for_ever() -> anyhow::
     for _ in 0..2 {
         // when
         proxy.both(Flow::BlackHole);
-        until_readiness(&publisher, SOON, "that Postgres is silent", |status, body| status == 503 && body.contains("no answer within")).await?;
+        until_readiness(&publisher, SOON, "that Postgres is silent", |status, body| {
+            status == 503 && body.contains("no answer within")
+        })
+        .await?;
         let cpu = cpu_of(&publisher)?;
         tokio::time::sleep(Duration::from_secs(4)).await;
         eprintln!("silent: {:?} of processor time in 4 s", cpu_of(&publisher)? - cpu);
@@ -162,7 +198,9 @@ async fn a_postgres_that_swallows_everything_holds_nobody_for_ever() -> anyhow::
         let began = Instant::now();
 
         // then
-        outbox.until_number(PUBLISHED, SOON, |now| now > published + 100).await?;
+        outbox
+            .until_number(PUBLISHED, SOON, |now| now > published + 100)
+            .await?;
         eprintln!("published again {:?} after Postgres was back", began.elapsed());
         publisher.ready(SOON).await?;
     }

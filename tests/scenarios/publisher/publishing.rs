@@ -14,7 +14,10 @@ async fn publishers_share_buckets_and_publish_once_in_order_while_instances_come
     // given
     let outbox = Outbox::shared("shares").await?;
     let topic = outbox.topic("shares", 6, &[]).await?;
-    let (first, second) = (outbox.publisher("first").start().await?, outbox.publisher("second").start().await?);
+    let (first, second) = (
+        outbox.publisher("first").start().await?,
+        outbox.publisher("second").start().await?,
+    );
     let load = Load::start(&outbox, &topic, 2, 40, Duration::from_millis(4));
     holds(&first, 32.0).await?;
     holds(&second, 32.0).await?;
@@ -34,7 +37,12 @@ async fn publishers_share_buckets_and_publish_once_in_order_while_instances_come
     outbox.until_nothing_waits().await?;
     let verdict = outbox.end(vec![second, third], outbox.audit()).await?;
     assert_eq!(verdict.published, written);
-    assert_eq!(outbox.number("select count(*) from outbox_leases where lock_owner is not null").await?, 0);
+    assert_eq!(
+        outbox
+            .number("select count(*) from outbox_leases where lock_owner is not null")
+            .await?,
+        0
+    );
     assert_eq!(outbox.number("select count(*) from outbox_instances").await?, 0);
     Ok(())
 }
@@ -60,7 +68,10 @@ async fn a_record_is_what_its_row_says() -> anyhow::Result<()> {
     let keyed = event(&topic, "21", "{}")
         .content_type("application/cloudevents+json")
         .headers(headers)
-        .trace_context("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", Some("vendor=1".to_owned()));
+        .trace_context(
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            Some("vendor=1".to_owned()),
+        );
     let bytes = NewEvent::new(topic.as_str(), "bytes", vec![0, 255, 0]).key(vec![0_u8, 0xff]);
     let keyless = NewEvent::new(topic.as_str(), "keyless", "no key");
     let tombstone = NewEvent::tombstone(topic.as_str(), "gone", "foobar");
@@ -74,22 +85,50 @@ async fn a_record_is_what_its_row_says() -> anyhow::Result<()> {
 
     // then
     let reads = topics::read_all(&outbox.stack.brokers(), &topic).await?;
-    let of = |event: &NewEvent| reads.iter().find(|read| read.header("event-id") == Some(&event.id().to_string())).expect("published");
+    let of = |event: &NewEvent| {
+        reads
+            .iter()
+            .find(|read| read.header("event-id") == Some(&event.id().to_string()))
+            .expect("published")
+    };
     let [keyed, bytes, keyless, tombstone, empty] = &events;
     // Java's murmur2 of "21" is -973932308, of "foobar" -790332482.
     assert_eq!(of(keyed).partition, (-973_932_308_i32 & 0x7fff_ffff) % 5);
     assert_eq!(of(tombstone).partition, (-790_332_482_i32 & 0x7fff_ffff) % 5);
-    assert_eq!((of(keyed).key.as_deref(), of(keyed).value.as_deref()), (Some(&b"21"[..]), Some(&b"{}"[..])));
-    assert_eq!((of(bytes).key.as_deref(), of(bytes).value.as_deref()), (Some(&[0, 0xff][..]), Some(&[0, 255, 0][..])));
-    assert_eq!((of(keyless).key.as_deref(), of(keyless).value.as_deref()), (None, Some(&b"no key"[..])));
-    assert_eq!((of(tombstone).key.as_deref(), of(tombstone).value.as_deref()), (Some(&b"foobar"[..]), None));
-    assert_eq!((of(empty).key.as_deref(), of(empty).value.as_deref()), (Some(&b""[..]), Some(&b""[..])));
+    assert_eq!(
+        (of(keyed).key.as_deref(), of(keyed).value.as_deref()),
+        (Some(&b"21"[..]), Some(&b"{}"[..]))
+    );
+    assert_eq!(
+        (of(bytes).key.as_deref(), of(bytes).value.as_deref()),
+        (Some(&[0, 0xff][..]), Some(&[0, 255, 0][..]))
+    );
+    assert_eq!(
+        (of(keyless).key.as_deref(), of(keyless).value.as_deref()),
+        (None, Some(&b"no key"[..]))
+    );
+    assert_eq!(
+        (of(tombstone).key.as_deref(), of(tombstone).value.as_deref()),
+        (Some(&b"foobar"[..]), None)
+    );
+    assert_eq!(
+        (of(empty).key.as_deref(), of(empty).value.as_deref()),
+        (Some(&b""[..]), Some(&b""[..]))
+    );
     let shown: Vec<String> = of(keyed)
         .headers
         .iter()
-        .map(|(name, value)| format!("{name}={}", value.as_deref().map_or("null".into(), String::from_utf8_lossy)))
+        .map(|(name, value)| {
+            format!(
+                "{name}={}",
+                value.as_deref().map_or("null".into(), String::from_utf8_lossy)
+            )
+        })
         .collect();
-    let (id, epoch) = (of(keyed).header("outbox-id").expect("outbox-id"), of(keyed).header("outbox-epoch").expect("outbox-epoch"));
+    let (id, epoch) = (
+        of(keyed).header("outbox-id").expect("outbox-id"),
+        of(keyed).header("outbox-epoch").expect("outbox-epoch"),
+    );
     assert!(id.parse::<i64>().is_ok() && epoch.parse::<i64>()? > 0);
     assert_eq!(
         shown,
@@ -129,11 +168,15 @@ async fn an_idle_publisher_costs_little_and_publishes_a_lone_row_at_once() -> an
 
     // when: nothing happens for a while
     const IDLE: Duration = Duration::from_secs(5);
-    const TRANSACTIONS: &str = "select xact_commit + xact_rollback from pg_stat_database where datname = current_database()";
+    const TRANSACTIONS: &str =
+        "select xact_commit + xact_rollback from pg_stat_database where datname = current_database()";
     tokio::time::sleep(Duration::from_secs(2)).await; // an idle time has no condition to wait for
     let (cpu, transactions) = (cpu_of(&publisher)?, outbox.number(TRANSACTIONS).await?);
     tokio::time::sleep(IDLE).await;
-    let (cpu, transactions) = (cpu_of(&publisher)? - cpu, outbox.number(TRANSACTIONS).await? - transactions);
+    let (cpu, transactions) = (
+        cpu_of(&publisher)? - cpu,
+        outbox.number(TRANSACTIONS).await? - transactions,
+    );
 
     // then
     eprintln!("idle for {IDLE:?}: {transactions} transactions, {cpu:?} of processor time");
@@ -162,7 +205,10 @@ async fn an_idle_publisher_costs_little_and_publishes_a_lone_row_at_once() -> an
 }
 
 async fn insert(connection: &mut sqlx::postgres::PgConnection, topic: &str) -> anyhow::Result<()> {
-    sqlx::query("select outbox_enqueue($1, 'key', 'lone', 'value')").bind(topic).execute(connection).await?;
+    sqlx::query("select outbox_enqueue($1, 'key', 'lone', 'value')")
+        .bind(topic)
+        .execute(connection)
+        .await?;
     Ok(())
 }
 

@@ -56,14 +56,26 @@ impl InProcess {
         let options = shared::postgres::connect_options(&config.database, "in-process")?;
         let instance = Uuid::now_v7();
         let session = Session::new(&config.database);
-        let store = Arc::new(PostgresStore::new(&options, session, Duration::from_secs(5), instance, "in-process".to_owned()));
+        let store = Arc::new(PostgresStore::new(
+            &options,
+            session,
+            Duration::from_secs(5),
+            instance,
+            "in-process".to_owned(),
+        ));
         let (told, facts) = mpsc::unbounded_channel();
         let broker = KafkaBroker::new(&config.kafka, told)?;
-        let bounds = Bounds { statement: Duration::from_secs(30), drain: Duration::from_secs(10) };
+        let bounds = Bounds {
+            statement: Duration::from_secs(30),
+            drain: Duration::from_secs(10),
+        };
         let relay = Relay::new(config.relay(), rules, 1);
         let driver = Driver::new(relay, store, broker, Unobserved, facts, Arc::new(Notify::new()), bounds);
         let stop = CancellationToken::new();
-        Ok(Self { driving: tokio::spawn(driver.run(stop.clone())), stop })
+        Ok(Self {
+            driving: tokio::spawn(driver.run(stop.clone())),
+            stop,
+        })
     }
 
     async fn end(self) -> anyhow::Result<()> {
@@ -89,7 +101,9 @@ async fn refuse_first_batch(outbox: &Outbox<'_>, topic: &str, rules: Rules) -> a
     proxy.to_client(Flow::Delay(Duration::from_millis(150)));
     let large = NewEvent::new(topic, "test.happened", noise(LARGE)).key("foobar");
     let behind = (1..=4).map(|n| event(topic, "foobar", &n.to_string()));
-    outbox.write(&std::iter::once(large).chain(behind).collect::<Vec<_>>()).await?;
+    outbox
+        .write(&std::iter::once(large).chain(behind).collect::<Vec<_>>())
+        .await?;
     tokio::time::sleep(Duration::from_secs(2)).await; // whatever slips through has done so by then
     topics::alter(&outbox.brokers, topic, USUAL_LIMIT).await?;
     proxy.to_client(Flow::Pass);
@@ -98,7 +112,9 @@ async fn refuse_first_batch(outbox: &Outbox<'_>, topic: &str, rules: Rules) -> a
 
     let mut seen = std::collections::HashSet::new();
     let reads = topics::read_all(&outbox.brokers, topic).await?;
-    let firsts = reads.iter().filter(|read| read.key.as_deref() == Some(b"foobar") && seen.insert(read.header("event-id").map(str::to_owned)));
+    let firsts = reads.iter().filter(|read| {
+        read.key.as_deref() == Some(b"foobar") && seen.insert(read.header("event-id").map(str::to_owned))
+    });
     Ok(firsts
         .map(|read| match read.value.as_deref() {
             Some(value) if value.len() == LARGE => "large".to_owned(),
@@ -109,12 +125,18 @@ async fn refuse_first_batch(outbox: &Outbox<'_>, topic: &str, rules: Rules) -> a
 
 /// Bytes that no compression makes small.
 fn noise(len: usize) -> Vec<u8> {
-    (0..len.div_ceil(16)).flat_map(|_| Uuid::new_v4().into_bytes()).take(len).collect()
+    (0..len.div_ceil(16))
+        .flat_map(|_| Uuid::new_v4().into_bytes())
+        .take(len)
+        .collect()
 }
 
 /// A changed limit reaches the broker's log a moment after it is answered for.
 async fn until_refused(outbox: &Outbox<'_>, topic: &str) -> anyhow::Result<()> {
-    let record = || harness::Record { partition: Some(0), ..harness::Record::new("probe", noise(LARGE)) };
+    let record = || harness::Record {
+        partition: Some(0),
+        ..harness::Record::new("probe", noise(LARGE))
+    };
     wait::until("the lowered limit to be in force", SOON, || async {
         let refused = topics::produce(&outbox.brokers, topic, vec![record()]).await.is_err();
         Ok(Seen::when(refused, |refused| *refused))
@@ -150,12 +172,23 @@ async fn a_lowered_limit_pauses_its_topic_and_fails_no_row() -> anyhow::Result<(
     let topic = outbox.topic("lowered", 3, &[]).await?;
     let publisher = outbox.publisher("publisher").start().await?;
     let load = Load::start(&outbox, &topic, 2, 20, Duration::from_millis(5));
-    outbox.until_number("select count(*) from outbox_events where status = 'PUBLISHED'", SOON, |count| count > 200).await?;
+    outbox
+        .until_number(
+            "select count(*) from outbox_events where status = 'PUBLISHED'",
+            SOON,
+            |count| count > 200,
+        )
+        .await?;
 
     // when: the limit is under the load's batches
     topics::alter(&outbox.brokers, &topic, SMALL_LIMIT).await?;
-    outbox.write(&[NewEvent::new(topic.as_str(), "test.happened", noise(LARGE)).key("key-3")]).await?;
-    let said = until_readiness(&publisher, SOON, "that the limit was lowered", |status, body| status == 503 && body.contains("lowered")).await?;
+    outbox
+        .write(&[NewEvent::new(topic.as_str(), "test.happened", noise(LARGE)).key("key-3")])
+        .await?;
+    let said = until_readiness(&publisher, SOON, "that the limit was lowered", |status, body| {
+        status == 503 && body.contains("lowered")
+    })
+    .await?;
     assert!(said.contains(&topic), "{said}");
     load.more(2_000).await?;
     let cpu = cpu_of(&publisher)?;
@@ -183,14 +216,25 @@ async fn a_row_over_the_limit_fails_at_once_and_its_followers_go_on() -> anyhow:
     let large = NewEvent::new(topic.as_str(), "test.happened", noise(LARGE)).key("a");
 
     // when
-    outbox.write(&[event(&topic, "a", "before"), large.clone(), event(&topic, "a", "after"), event(&topic, "b", "other")]).await?;
+    outbox
+        .write(&[
+            event(&topic, "a", "before"),
+            large.clone(),
+            event(&topic, "a", "after"),
+            event(&topic, "b", "other"),
+        ])
+        .await?;
 
     // then
     outbox.until_statuses(&[("FAILED", 1), ("PUBLISHED", 3)]).await?;
-    let reason: String = sqlx::query_scalar("select last_error from outbox_failed").fetch_one(&mut outbox.connect().await?).await?;
+    let reason: String = sqlx::query_scalar("select last_error from outbox_failed")
+        .fetch_one(&mut outbox.connect().await?)
+        .await?;
     assert!(reason.contains("limit of 4000"), "{reason}");
     assert_eq!(outbox.attempts().await?, 1);
-    outbox.end(vec![publisher], outbox.audit().allow_failed([large.id()])).await?;
+    outbox
+        .end(vec![publisher], outbox.audit().allow_failed([large.id()]))
+        .await?;
     Ok(())
 }
 
@@ -199,21 +243,38 @@ async fn followers_of_a_failed_row_wait_for_its_redrive_where_the_topic_halts() 
     // given
     let outbox = Outbox::shared("halts").await?;
     let topic = outbox.topic("halts", 1, SMALL_LIMIT).await?;
-    let service = outbox.publisher("publisher").set("RETRY__AFTER_FAILED", "halt").set("RETRY__TOPIC_REFRESH_SECONDS", 1);
+    let service = outbox
+        .publisher("publisher")
+        .set("RETRY__AFTER_FAILED", "halt")
+        .set("RETRY__TOPIC_REFRESH_SECONDS", 1);
     let publisher = service.start().await?;
     let large = NewEvent::new(topic.as_str(), "test.happened", noise(LARGE)).key("a");
-    let events = [event(&topic, "a", "0"), large, event(&topic, "a", "2"), event(&topic, "a", "3"), event(&topic, "b", "other")];
+    let events = [
+        event(&topic, "a", "0"),
+        large,
+        event(&topic, "a", "2"),
+        event(&topic, "a", "3"),
+        event(&topic, "b", "other"),
+    ];
 
     // when
     outbox.write(&events).await?;
-    outbox.until_statuses(&[("FAILED", 1), ("PENDING", 2), ("PUBLISHED", 2)]).await?;
-    outbox.write(&[event(&topic, "a", "4"), event(&topic, "b", "other")]).await?;
-    outbox.until_statuses(&[("FAILED", 1), ("PENDING", 3), ("PUBLISHED", 3)]).await?;
+    outbox
+        .until_statuses(&[("FAILED", 1), ("PENDING", 2), ("PUBLISHED", 2)])
+        .await?;
+    outbox
+        .write(&[event(&topic, "a", "4"), event(&topic, "b", "other")])
+        .await?;
+    outbox
+        .until_statuses(&[("FAILED", 1), ("PENDING", 3), ("PUBLISHED", 3)])
+        .await?;
     // A restart changes nothing of a halt.
     publisher.terminate(SOON).await?;
     let publisher = service.start().await?;
     outbox.write(&[event(&topic, "b", "other")]).await?;
-    outbox.until_statuses(&[("FAILED", 1), ("PENDING", 3), ("PUBLISHED", 4)]).await?;
+    outbox
+        .until_statuses(&[("FAILED", 1), ("PENDING", 3), ("PUBLISHED", 4)])
+        .await?;
     topics::alter(&outbox.brokers, &topic, USUAL_LIMIT).await?;
     wait::until("the raised limit to be known", SOON, || async {
         // The publisher believes what it knows of a topic for a second.
@@ -221,7 +282,9 @@ async fn followers_of_a_failed_row_wait_for_its_redrive_where_the_topic_halts() 
             outbox.redrive(&topic).await?;
         }
         tokio::time::sleep(Duration::from_millis(300)).await;
-        Ok(Seen::when(outbox.statuses().await?, |now| now.get("PUBLISHED") == Some(&8)))
+        Ok(Seen::when(outbox.statuses().await?, |now| {
+            now.get("PUBLISHED") == Some(&8)
+        }))
     })
     .await?;
 
@@ -247,21 +310,48 @@ async fn a_poison_row_spends_its_own_attempts_and_harms_no_other() -> anyhow::Re
 
     // when
     outbox.write(std::slice::from_ref(&poison)).await?;
-    outbox.until_number("select count(*) from outbox_events where status = 'FAILED'", SOON, |count| count == 1).await?;
+    outbox
+        .until_number(
+            "select count(*) from outbox_events where status = 'FAILED'",
+            SOON,
+            |count| count == 1,
+        )
+        .await?;
     let rebuilds = publisher.metric("outbox_producer_rebuilds_total").await?.unwrap_or(0.0);
     load.more(200).await?;
     assert_eq!(outbox.redrive(&topic).await?, 1);
     load.more(200).await?;
-    outbox.until_number("select count(*) from outbox_events where redriven_at is not null and status = 'FAILED'", SOON, |count| count == 1).await?;
+    outbox
+        .until_number(
+            "select count(*) from outbox_events where redriven_at is not null and status = 'FAILED'",
+            SOON,
+            |count| count == 1,
+        )
+        .await?;
 
     // then
     let written = load.stop().await?;
-    outbox.until_statuses(&[("FAILED", 1), ("PUBLISHED", written as i64)]).await?;
+    outbox
+        .until_statuses(&[("FAILED", 1), ("PUBLISHED", written as i64)])
+        .await?;
     assert_eq!(outbox.attempts().await?, 4, "of the poison row, since its redrive");
-    assert_eq!(outbox.number("select count(*) from outbox_events where publish_attempts > 0").await?, 1);
+    assert_eq!(
+        outbox
+            .number("select count(*) from outbox_events where publish_attempts > 0")
+            .await?,
+        1
+    );
     eprintln!("{rebuilds} producers were rebuilt for 4 attempts");
-    let verdict = outbox.end(vec![publisher], outbox.audit().allow_failed([poison.id()]).with_faults()).await?;
-    eprintln!("{} duplicates beside {} published", verdict.publish_duplicates, verdict.published);
+    let verdict = outbox
+        .end(
+            vec![publisher],
+            outbox.audit().allow_failed([poison.id()]).with_faults(),
+        )
+        .await?;
+    eprintln!(
+        "{} duplicates beside {} published",
+        verdict.publish_duplicates, verdict.published
+    );
     Ok(())
 }
 
@@ -269,13 +359,18 @@ async fn a_poison_row_spends_its_own_attempts_and_harms_no_other() -> anyhow::Re
 async fn events_of_a_missing_topic_wait_and_hold_up_nothing_else() -> anyhow::Result<()> {
     // given
     let outbox = Outbox::shared("missing").await?;
-    let (healthy, missing) = (outbox.topic("healthy", 3, &[]).await?, harness::stack::unique("missing").replace('_', "-"));
+    let (healthy, missing) = (
+        outbox.topic("healthy", 3, &[]).await?,
+        harness::stack::unique("missing").replace('_', "-"),
+    );
     let publisher = outbox.publisher("publisher").start().await?;
 
     // when: more rows of the missing topic than a bucket's ring holds, of one key, and healthy ones behind them
     let mut connection = outbox.connect().await?;
     for round in 0..10 {
-        let dead: Vec<_> = (0..500).map(|n| event(&missing, "key-1", &format!("dead {round} {n}"))).collect();
+        let dead: Vec<_> = (0..500)
+            .map(|n| event(&missing, "key-1", &format!("dead {round} {n}")))
+            .collect();
         crate::publisher::write(&mut connection, &dead).await?;
         crate::publisher::write(&mut connection, &[event(&healthy, "key-1", &format!("{round}"))]).await?;
     }
@@ -283,7 +378,12 @@ async fn events_of_a_missing_topic_wait_and_hold_up_nothing_else() -> anyhow::Re
     let said = until_readiness(&publisher, SOON, "which topic is missing", |status, _| status == 503).await;
     let said = match said {
         Ok(said) if said.contains(&missing) => said,
-        _ => until_readiness(&publisher, SOON, "which topic is missing", |_, body| body.contains(&missing)).await?,
+        _ => {
+            until_readiness(&publisher, SOON, "which topic is missing", |_, body| {
+                body.contains(&missing)
+            })
+            .await?
+        }
     };
     let cpu = cpu_of(&publisher)?;
     tokio::time::sleep(Duration::from_secs(3)).await;

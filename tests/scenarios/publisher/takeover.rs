@@ -11,7 +11,11 @@ use crate::publisher::{LEASE, Load, Outbox, SOON, event, until_readiness};
 
 /// Records on a topic.
 async fn records(outbox: &Outbox<'_>, topic: &str) -> anyhow::Result<i64> {
-    Ok(topics::reaches(&outbox.stack.brokers(), topic).await?.iter().map(|reach| reach.high).sum())
+    Ok(topics::reaches(&outbox.stack.brokers(), topic)
+        .await?
+        .iter()
+        .map(|reach| reach.high)
+        .sum())
 }
 
 #[tokio::test]
@@ -29,21 +33,38 @@ async fn a_publisher_that_outlived_its_lease_changes_nothing_of_its_successors()
     for _ in 0..2 {
         zombie.freeze()?;
         let began = Instant::now();
-        outbox.until_number("select count(distinct lock_owner) from outbox_leases where locked_until > now()", SOON, |owners| owners == 1).await?;
+        outbox
+            .until_number(
+                "select count(distinct lock_owner) from outbox_leases where locked_until > now()",
+                SOON,
+                |owners| owners == 1,
+            )
+            .await?;
         eprintln!("taken over {:?} after the freeze", began.elapsed());
         assert!(began.elapsed() < LEASE + Duration::from_secs(2));
         tokio::time::sleep((3 * LEASE).saturating_sub(began.elapsed())).await;
         zombie.thaw()?;
         load.more(500).await?;
-        outbox.until_number("select count(distinct lock_owner) from outbox_leases where locked_until > now()", SOON, |owners| owners == 2).await?;
+        outbox
+            .until_number(
+                "select count(distinct lock_owner) from outbox_leases where locked_until > now()",
+                SOON,
+                |owners| owners == 2,
+            )
+            .await?;
     }
 
     // then
     let written = load.stop().await?;
     outbox.until_statuses(&[("PUBLISHED", written as i64)]).await?;
     assert_eq!(outbox.attempts().await?, 0);
-    let verdict = outbox.end(vec![zombie, successor], outbox.audit().with_faults()).await?;
-    eprintln!("{} duplicates beside {} published", verdict.publish_duplicates, verdict.published);
+    let verdict = outbox
+        .end(vec![zombie, successor], outbox.audit().with_faults())
+        .await?;
+    eprintln!(
+        "{} duplicates beside {} published",
+        verdict.publish_duplicates, verdict.published
+    );
     Ok(())
 }
 
@@ -55,12 +76,19 @@ async fn frames_of_a_dead_producer_that_arrive_late_leave_first_occurrences_in_o
     let kafka = outbox.stack.kafka().expect("a real broker");
     let route = kafka.route()?;
     let proxy = Proxy::for_kafka(&route)?;
-    let doomed = outbox.publisher("doomed").set("KAFKA__BROKERS", proxy.address()).start().await?;
+    let doomed = outbox
+        .publisher("doomed")
+        .set("KAFKA__BROKERS", proxy.address())
+        .start()
+        .await?;
     outbox.write_rounds(&topic, &["a", "b"], 20).await?;
     outbox.until_statuses(&[("PUBLISHED", 40)]).await?;
     proxy.hold_produce(true);
     outbox.write_rounds(&topic, &["a", "b"], 20).await?;
-    wait::until("requests to be held", SOON, || async { Ok(Seen::when(proxy.held(), |held| *held > 0)) }).await?;
+    wait::until("requests to be held", SOON, || async {
+        Ok(Seen::when(proxy.held(), |held| *held > 0))
+    })
+    .await?;
 
     // when
     doomed.kill()?;
@@ -86,9 +114,16 @@ async fn a_kill_between_acknowledgement_and_settle_costs_duplicates_only() -> an
     // given: acknowledged rows that are not marked
     let outbox = Outbox::shared("ack_settle").await?;
     let topic = outbox.topic("ack-settle", 3, &[]).await?;
-    let doomed = outbox.publisher("doomed").set("RELAY__SETTLE_DELAY_MS", 60_000).start().await?;
+    let doomed = outbox
+        .publisher("doomed")
+        .set("RELAY__SETTLE_DELAY_MS", 60_000)
+        .start()
+        .await?;
     outbox.write_rounds(&topic, &["a", "b", "c", "d", "e"], 60).await?;
-    wait::until("all to be on the topic", SOON, || async { Ok(Seen::when(records(&outbox, &topic).await?, |now| *now == 300)) }).await?;
+    wait::until("all to be on the topic", SOON, || async {
+        Ok(Seen::when(records(&outbox, &topic).await?, |now| *now == 300))
+    })
+    .await?;
     assert_eq!(outbox.statuses().await?, [("PENDING".to_owned(), 300)].into());
     // Its successor stands ready.
     let successor = outbox.publisher("successor").start().await?;
@@ -101,10 +136,17 @@ async fn a_kill_between_acknowledgement_and_settle_costs_duplicates_only() -> an
 
     // then
     eprintln!("published {:?} after the kill", began.elapsed());
-    assert!(began.elapsed() < LEASE + Duration::from_secs(2), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < LEASE + Duration::from_secs(2),
+        "{:?}",
+        began.elapsed()
+    );
     let verdict = outbox.end(vec![successor], outbox.audit().with_faults()).await?;
     assert!(verdict.publish_duplicates <= 300, "{verdict:?}");
-    assert!(verdict.publish_duplicates > 0, "the kill came too late to show anything");
+    assert!(
+        verdict.publish_duplicates > 0,
+        "the kill came too late to show anything"
+    );
     Ok(())
 }
 
@@ -116,27 +158,61 @@ async fn a_take_over_keeps_blocked_halted_and_parked_keys_in_order() -> anyhow::
     let topic = outbox.topic("taken-side", 2, &[("max.message.bytes", "4000")]).await?;
     let missing = harness::stack::unique("later").replace('_', "-");
     let service = |name| {
-        let service = outbox.publisher(name).set("RETRY__AFTER_FAILED", "halt").set("RETRY__TOPIC_REFRESH_SECONDS", 1);
-        service.set("RELAY__BUCKET_ROWS_MAX", 64).set("RELAY__READ_ROWS_MAX", 64)
+        let service = outbox
+            .publisher(name)
+            .set("RETRY__AFTER_FAILED", "halt")
+            .set("RETRY__TOPIC_REFRESH_SECONDS", 1);
+        service
+            .set("RELAY__BUCKET_ROWS_MAX", 64)
+            .set("RELAY__READ_ROWS_MAX", 64)
     };
     let doomed = service("doomed").start().await?;
     let large: Vec<u8> = (0..400).flat_map(|_| uuid::Uuid::new_v4().into_bytes()).collect();
-    outbox.write(&[NewEvent::new(topic.as_str(), "test.happened", large).key("halted")]).await?;
+    outbox
+        .write(&[NewEvent::new(topic.as_str(), "test.happened", large).key("halted")])
+        .await?;
     outbox.until_statuses(&[("FAILED", 1)]).await?;
     outbox.write_rounds(&topic, &["halted", "healthy"], 100).await?;
     outbox.write_rounds(&missing, &["halted", "blocked"], 100).await?;
-    outbox.until_number("select count(*) from outbox_events where lane = 1", SOON, |parked| parked >= 150).await?;
-    outbox.until_number("select count(*) from outbox_events where status = 'PUBLISHED'", SOON, |published| published == 100).await?;
+    outbox
+        .until_number("select count(*) from outbox_events where lane = 1", SOON, |parked| {
+            parked >= 150
+        })
+        .await?;
+    outbox
+        .until_number(
+            "select count(*) from outbox_events where status = 'PUBLISHED'",
+            SOON,
+            |published| published == 100,
+        )
+        .await?;
 
     // when
     doomed.kill()?;
     let successor = service("successor").start().await?;
     outbox.write_rounds(&topic, &["halted", "healthy"], 20).await?;
     outbox.write_rounds(&missing, &["halted", "blocked"], 20).await?;
-    outbox.until_number("select count(*) from outbox_events where status = 'PUBLISHED'", SOON, |published| published == 120).await?;
-    assert_eq!(outbox.number("select count(*) from outbox_events where status = 'FAILED'").await?, 1);
+    outbox
+        .until_number(
+            "select count(*) from outbox_events where status = 'PUBLISHED'",
+            SOON,
+            |published| published == 120,
+        )
+        .await?;
+    assert_eq!(
+        outbox
+            .number("select count(*) from outbox_events where status = 'FAILED'")
+            .await?,
+        1
+    );
     topics::create(&outbox.brokers, &missing, 3, 1, &[]).await?;
-    outbox.until_number("select count(*) from outbox_events where status = 'PUBLISHED'", SOON, |published| published == 360).await?;
+    outbox
+        .until_number(
+            "select count(*) from outbox_events where status = 'PUBLISHED'",
+            SOON,
+            |published| published == 360,
+        )
+        .await?;
     topics::alter(&outbox.brokers, &topic, &[("max.message.bytes", "1048588")]).await?;
     wait::until("the redriven row to be published", SOON, || async {
         if outbox.statuses().await?.contains_key("FAILED") {

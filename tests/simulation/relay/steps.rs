@@ -94,7 +94,7 @@ impl World {
                 let number = self.publishers[p].topics_asked.remove(0);
                 let facts = TopicFacts {
                     partitions: self.partitions,
-                    record_bytes_max: 1_000_000,
+                    record_bytes_max: Some(1_000_000),
                 };
                 let answer = if is_known {
                     Ok(facts)
