@@ -90,7 +90,7 @@ async fn prepare_schema(config: &Config, health: &Health) -> Result<(), SchemaEr
     loop {
         match postgres::prepare_schema(&config.database, NAME).await {
             Err(error @ SchemaError::Database(_)) => {
-                let reason = format!("{:#}", anyhow::Error::from(error));
+                let reason = shared::cause::chain(&error);
                 tracing::warn!("waiting for Postgres: {reason}");
                 health.not_ready("postgres", reason);
                 tokio::time::sleep(PAUSE).await;

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use shared::cause::chain;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -300,13 +301,13 @@ impl<S: OutboxStore, B: Broker, O: Observer> Driver<S, B, O> {
             Err(StoreError::Lost(_)) if losses < self.losses => {}
             Err(StoreError::Lost(error)) => {
                 self.losses += 1;
-                let reason = format!("{error:#}");
+                let reason = chain(error.as_ref());
                 tracing::warn!("connection to Postgres lost, every bucket begins anew: {reason}");
                 self.observer.store(Err(&reason));
                 relay.store_lost(now);
             }
             Err(StoreError::Refused(error)) => {
-                let reason = format!("{error:#}");
+                let reason = chain(error.as_ref());
                 tracing::warn!("Postgres refused a statement, it is sent again: {reason}");
                 self.observer.store(Err(&reason));
                 match kind {

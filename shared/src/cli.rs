@@ -8,6 +8,7 @@ use anyhow::Context;
 use clap::{CommandFactory, FromArgMatches, Parser};
 use tokio_util::sync::CancellationToken;
 
+use crate::cause::chain;
 use crate::config::{self, DatabaseSettings, HttpSettings, Settings, TelemetrySettings};
 use crate::{health, postgres, shutdown, telemetry};
 
@@ -83,7 +84,7 @@ where
     match outcome {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("{name}: {error:#}");
+            eprintln!("{name}: {}", chain(error.as_ref()));
             ExitCode::FAILURE
         }
     }
@@ -111,12 +112,18 @@ where
     }
     let telemetry = telemetry::start(settings.telemetry(), name).context("start telemetry")?;
     let outcome = app(settings, shutdown::on_signal().token).await;
-    match &outcome {
-        Ok(()) => tracing::info!("{name} ended"),
-        Err(error) => tracing::error!("{name} failed: {error:#}"),
-    }
+    let code = match outcome {
+        Ok(()) => {
+            tracing::info!("{name} ended");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            tracing::error!("{name} failed: {}", chain(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    };
     telemetry.flush().await; // after the last span, whatever the outcome
-    outcome.map(|()| ExitCode::SUCCESS)
+    Ok(code)
 }
 
 #[cfg(test)]

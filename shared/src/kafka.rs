@@ -1,6 +1,7 @@
 //! Kafka clients: their settings, what the guarantees forbid to set, and the topics they need.
 
 mod forbidden;
+mod log;
 mod topics;
 
 use rdkafka::ClientConfig;
@@ -8,6 +9,7 @@ use rdkafka::ClientConfig;
 use crate::config::KafkaSettings;
 
 pub(crate) use forbidden::check_properties;
+pub use log::log;
 pub use topics::{TopicError, TopicSpec, ensure_topics, topic_limits};
 
 /// What a client is for.

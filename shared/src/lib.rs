@@ -4,9 +4,10 @@
 //!
 //! - the contract: [`id`], [`envelope`], [`hash`], [`headers`]
 //! - writing events beside a business change: [`outbox`], [`doorbell`]
-//! - a process: [`cli`], [`config`], [`telemetry`], [`health`], [`shutdown`]
+//! - a process: [`cause`], [`cli`], [`config`], [`telemetry`], [`health`], [`shutdown`]
 //! - its neighbours: [`kafka`], [`postgres`], [`retry`], [`clock`]
 
+pub mod cause;
 pub mod cli;
 pub mod clock;
 pub mod config;

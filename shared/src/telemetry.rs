@@ -4,6 +4,8 @@ pub mod attr;
 mod otlp;
 mod trace_context;
 
+use std::io::IsTerminal;
+
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_otlp::ExporterBuildError;
 use opentelemetry_sdk::trace::SdkTracerProvider;
@@ -41,10 +43,12 @@ pub struct Telemetry {
 /// Starts logs and, where an endpoint is named, traces. Must be called inside a tokio runtime, once.
 pub fn start(settings: &TelemetrySettings, service_name: &'static str) -> Result<Telemetry, TelemetryError> {
     let filter = EnvFilter::try_new(&settings.log_filter)?;
-    let lines = fmt::layer().with_writer(std::io::stderr);
+    let lines = fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     let logs: Box<dyn Layer<Registry> + Send + Sync> = match settings.log_format {
         LogFormat::Json => lines.json().flatten_event(true).with_filter(filter).boxed(),
-        LogFormat::Pretty => lines.pretty().with_filter(filter).boxed(),
+        LogFormat::Pretty => lines.compact().with_filter(filter).boxed(),
     };
     let traces = otlp::provider(settings, service_name)?;
     // Spans do not follow the filter of the logs: whoever silences logs still wants traces.

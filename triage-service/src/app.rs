@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use prometheus::Registry;
 use rdkafka::ClientConfig;
+use shared::cause::chain;
 use shared::doorbell::Doorbell;
 use shared::health::{self, Health};
 use shared::kafka::{Role, TopicSpec, client_config, ensure_topics};
@@ -155,8 +156,9 @@ where
             Ok(value) => return value,
             Err(error) => {
                 attempts += 1;
-                warn!("{part} not ready, trying again: {error:#}");
-                health.not_ready(part, format!("{error:#}"));
+                let reason = chain(error.as_ref());
+                warn!("{part} not ready, trying again: {reason}");
+                health.not_ready(part, reason);
                 tokio::time::sleep(pace.pause(attempts, rand::random())).await;
             }
         }

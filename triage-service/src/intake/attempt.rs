@@ -295,7 +295,7 @@ impl<'a> Work<'a> {
             .map(|&index| &self.records[index as usize].at);
         let from = first.map_or_else(|| "nothing".to_owned(), Coordinates::to_string);
         let count = self.piece.records.len();
-        let chain = chain(&error);
+        let chain = shared::cause::chain(&error);
         match error {
             InboxError::Data { code, .. } if count > 1 => {
                 tracing::info!(code, "data error among {count} records from {from}: halving them");
@@ -372,15 +372,4 @@ fn data_error(code: &str) -> SetAside {
         reason: Reason::DataError,
         message: format!("postgres refuses its data ({code})"),
     }
-}
-
-/// An error with its sources, on one line.
-fn chain(error: &InboxError) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }

@@ -15,7 +15,7 @@ use rdkafka::statistics::Statistics;
 use rdkafka::topic_partition_list::TopicPartitionList;
 use shared::health::Health;
 use tokio::sync::mpsc;
-use tracing::{debug, error, info, warn};
+use tracing::warn;
 
 use crate::domain::record::Record;
 use crate::intake::Assignment;
@@ -183,18 +183,7 @@ impl ConsumerContext for Context {
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        match level {
-            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
-                error!("librdkafka {facility}: {message}")
-            }
-            RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => {
-                warn!("librdkafka {facility}: {message}")
-            }
-            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
-                info!("librdkafka {facility}: {message}")
-            }
-            RDKafkaLogLevel::Debug => debug!("librdkafka {facility}: {message}"),
-        }
+        shared::kafka::log(level, facility, message);
     }
 
     /// Transport errors are information: the client reconnects by itself, for ever.
