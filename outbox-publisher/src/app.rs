@@ -91,7 +91,7 @@ async fn prepare_schema(config: &Config, health: &Health) -> Result<(), SchemaEr
         match postgres::prepare_schema(&config.database, NAME).await {
             Err(error @ SchemaError::Database(_)) => {
                 let reason = shared::cause::chain(&error);
-                tracing::warn!("waiting for Postgres: {reason}");
+                tracing::debug!("waiting for Postgres: {reason}");
                 health.not_ready("postgres", reason);
                 tokio::time::sleep(PAUSE).await;
             }

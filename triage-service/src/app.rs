@@ -16,7 +16,7 @@ use shared::retry::Backoff;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info};
 
 use crate::config::Settings;
 use crate::intake::Intake;
@@ -157,7 +157,7 @@ where
             Err(error) => {
                 attempts += 1;
                 let reason = chain(error.as_ref());
-                warn!("{part} not ready, trying again: {reason}");
+                debug!("{part} not ready, trying again: {reason}");
                 health.not_ready(part, reason);
                 tokio::time::sleep(pace.pause(attempts, rand::random())).await;
             }
