@@ -19,10 +19,10 @@ use crate::config::Config;
 use crate::domain::rules::Rules;
 use crate::driver::{Bounds, Driver};
 use crate::kafka::KafkaBroker;
-use crate::maintenance;
 use crate::metrics::Metrics;
 use crate::observer::{PARTS, Watch};
 use crate::postgres::PostgresStore;
+use crate::postgres::maintenance;
 use crate::relay::Relay;
 
 const NAME: &str = "outbox-publisher";

@@ -18,7 +18,6 @@ pub mod config;
 pub mod domain;
 pub mod driver;
 pub mod kafka;
-mod maintenance;
 pub mod metrics;
 mod observer;
 pub mod ports;
