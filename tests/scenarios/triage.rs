@@ -8,6 +8,7 @@
 //! | [`rebalancing`] | partitions that move, from the living and from the dead |
 //! | [`outages`] | Postgres and Kafka that are away for a while |
 //! | [`leaves`] | leaves of claims, decisions and outbox that are missing, late or old |
+//! | [`traces`] | a trace that crosses both services |
 //!
 //! [`scene`] is what they share. Each ends with [`scene::Scene::end`]: the service drains, a publisher
 //! publishes what is left, and the harness' judge reads everything back.
@@ -19,3 +20,4 @@ mod leaves;
 mod outages;
 mod rebalancing;
 mod scene;
+mod traces;
