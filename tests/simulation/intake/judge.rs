@@ -11,6 +11,8 @@ use crate::setup::{Entry, Kind};
 #[derive(Debug)]
 pub(crate) struct Judge {
     records: BTreeMap<(i32, i64), Entry>,
+    /// Records with an outcome or a dead letter.
+    handled: BTreeSet<(i32, i64)>,
     /// Ids that were ever claimed by a commit.
     claimed: BTreeSet<EventId>,
     /// Ids that were decided, and whether that claim still stands.
@@ -56,6 +58,7 @@ impl Judge {
         let place = |entry: &Entry| ((entry.record.at.partition, entry.record.at.offset), entry.clone());
         Self {
             records: logs.iter().flatten().map(place).collect(),
+            handled: BTreeSet::new(),
             claimed: BTreeSet::new(),
             decided: BTreeMap::new(),
             dead: BTreeMap::new(),
@@ -67,6 +70,11 @@ impl Judge {
 
     pub(crate) fn is_refused(&self, at: &Coordinates) -> bool {
         self.records[&(at.partition, at.offset)].kind == Kind::Refused
+    }
+
+    /// Whether a commit holds what became of this very record.
+    pub(crate) fn is_handled(&self, at: &Coordinates) -> bool {
+        self.handled.contains(&(at.partition, at.offset))
     }
 
     fn fail(&mut self, broken: String) {
@@ -90,6 +98,7 @@ impl Judge {
         let mut decisions = decisions.iter();
         for &row in appended {
             let place = (row.partition, row.offset);
+            self.handled.insert(place);
             let Entry { id, key, kind, .. } = self.records[&place];
             if !claims.contains(&id) {
                 self.fail(format!(

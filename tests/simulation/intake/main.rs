@@ -39,6 +39,7 @@ const MET: [&[&str]; 3] = [
         "commit after its client left",
         "commit of a zombie",
         "crash",
+        "delivered again",
         "lock timeout",
         "offset lost",
         "offset refused",
@@ -91,6 +92,7 @@ fn a_seed_run_twice_gives_the_same_log() {
 fn rerun() {
     let Some(seed) = env("SEED") else { return };
     let mut setup = Setup::drawn(LEVELS[env("FAULTS").unwrap_or(2) as usize], seed);
+    setup.keys = env("KEYS").map_or(setup.keys, |keys| keys as usize);
     let off = std::env::var("WITHOUT").unwrap_or_default();
     setup.off = safeguards::ALL
         .into_iter()

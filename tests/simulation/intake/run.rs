@@ -151,8 +151,8 @@ pub(crate) fn rerun_line(setup: &Setup, failure: &Failure) -> String {
     } else {
         format!(" WITHOUT={}", off.join(","))
     };
-    let (broken, seed, faults) = (&failure.broken, failure.seed, setup.faults as usize);
+    let (broken, seed, faults, keys) = (&failure.broken, failure.seed, setup.faults as usize, setup.keys);
     format!(
-        "{broken}\n  SEED={seed} FAULTS={faults}{without} cargo test --release -p simulation --test intake rerun -- --nocapture"
+        "{broken}\n  SEED={seed} FAULTS={faults} KEYS={keys}{without} cargo test --release -p simulation --test intake rerun -- --nocapture"
     )
 }

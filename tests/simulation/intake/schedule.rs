@@ -78,6 +78,7 @@ impl World {
         self.offer_processes(&mut menu);
         self.offer_group(&mut menu);
         if !self.is_quiet && self.faults_left > 0 {
+            menu.iter_mut().for_each(|(_, weight)| *weight *= self.calm);
             self.offer_faults(&mut menu);
         }
         let total: u32 = menu.iter().map(|(_, weight)| weight).sum();

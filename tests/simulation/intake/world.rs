@@ -28,6 +28,8 @@ pub(crate) struct World {
     pub(crate) weights: [u32; 8],
     /// Faults to come.
     pub(crate) faults_left: usize,
+    /// How much happens between two faults: in a hurry they are used up before anything is stored.
+    pub(crate) calm: u32,
     pub(crate) is_quiet: bool,
     limits: Limits,
     triage: Arc<Triage>,
@@ -77,6 +79,7 @@ impl World {
         } else {
             chance.pick(&[2, 6, 15])
         };
+        let calm = chance.pick(&[1, 5, 20, 60]);
         let mut world = Self {
             limits: setup.limits(&mut chance),
             triage: Arc::new(setup.triage()),
@@ -90,6 +93,7 @@ impl World {
             requests: Vec::new(),
             weights,
             faults_left,
+            calm,
             is_quiet: false,
             epochs: 0,
             assignments: 0,
@@ -296,6 +300,10 @@ impl World {
             .iter()
             .take_while(|entry| entry.record.at.offset < partition.committed)
             .count();
+        let next_entry = partition.log.get(next).filter(|_| next < partition.written);
+        if next_entry.is_some_and(|entry| self.store.lock().judge.is_handled(&entry.record.at)) {
+            self.coverage.hit("delivered again");
+        }
         let held = Held {
             assignment,
             next,
