@@ -1,6 +1,8 @@
 //! Leaves of claims, decisions and outbox: late, missing, old.
 
-use harness::Record;
+use harness::{Record, Stack};
+use sqlx::Connection;
+use sqlx::postgres::PgConnection;
 use uuid::Uuid;
 
 use super::scene::{
@@ -122,16 +124,19 @@ async fn a_leaf_of_claims_goes_by_its_newest_claim_and_never_comes_back() -> any
     // given: a leaf forty days old by its day, with a claim of today: its producer's clock was behind
     let scene = Scene::new("old_leaf", 1).await?;
     scene
-        .run(
-            "select claims_make_leaf((clock_timestamp() at time zone 'UTC')::date - 40); \
-             update claim_leaves set made_at = clock_timestamp() - interval '41 days' \
-              where day = (clock_timestamp() at time zone 'UTC')::date - 40",
-        )
+        .run("select claims_make_leaf((clock_timestamp() at time zone 'UTC')::date - 40)")
         .await?;
     let service = scene.start("triage").await?;
     let behind = event(id_of_day(-40), "customer-1", "from a clock that is behind");
     scene.send(vec![behind.clone()]).await?;
     scene.until_passed().await?;
+    // Old only now: an old leaf without claims goes with the upkeep that a service begins with.
+    scene
+        .run(
+            "update claim_leaves set made_at = clock_timestamp() - interval '41 days' \
+              where day = (clock_timestamp() at time zone 'UTC')::date - 40",
+        )
+        .await?;
     const DROP: &str = "select count(claims_drop_leaf('30 days'))";
 
     // when, then: by its day it would go; by its newest claim it stays, and the event is known
@@ -160,4 +165,52 @@ async fn a_leaf_of_claims_goes_by_its_newest_claim_and_never_comes_back() -> any
     scene::drain(vec![service]).await?;
     assert_eq!((scene.number(CLAIMS).await?, scene.number(SET_ASIDE).await?), (1, 0));
     scene.stack.drop_database(&scene.database).await
+}
+
+#[tokio::test]
+async fn undated_and_stray_claims_past_the_retention_go_a_few_at_a_time() -> anyhow::Result<()> {
+    // given: in both leaves that are never dropped, claims of every age up to 49 days
+    let stack = Stack::shared().await?;
+    let database = stack.database("thinning").await?;
+    let mut keeper = database.connect().await?;
+    const FILL: &str = "insert into consumers (name) values ('c'); insert into kafka_topics (name) values ('t'); \
+        insert into processed_events (event_id, claim_day, consumer_id, topic_id, kafka_partition, kafka_offset, \
+                                      processed_at, outcome, payload_digest) \
+        select gen_random_uuid(), d.day, 1, 1, 0, age, clock_timestamp() - interval '1 minute' - age * interval '1 day', \
+               'DECIDED', decode(repeat('00', 16), 'hex') \
+          from generate_series(0, 49) age, (values ('-infinity'::date), ('2999-01-01')) as d (day)";
+    sqlx::raw_sql(FILL).execute(&mut keeper).await?;
+    let thin = async |keeper: &mut PgConnection| -> sqlx::Result<i64> {
+        sqlx::query_scalar("select claims_thin('30 days', 15)")
+            .fetch_one(keeper)
+            .await
+    };
+    let left = async |keeper: &mut PgConnection| -> sqlx::Result<Vec<(String, i64, i64)>> {
+        const LEFT: &str = "select tableoid::regclass::text, count(*), max(kafka_offset) from processed_events \
+             group by 1 order by 1 desc";
+        sqlx::query_as(LEFT).fetch_all(keeper).await
+    };
+
+    // when, then: never more than asked for, and the oldest first
+    let (undated, stray) = (
+        "processed_events_undated".to_owned(),
+        "processed_events_default".to_owned(),
+    );
+    assert_eq!(thin(&mut keeper).await?, 15);
+    assert_eq!(
+        left(&mut keeper).await?,
+        [(undated.clone(), 35, 34), (stray.clone(), 50, 49)]
+    );
+    assert_eq!(thin(&mut keeper).await?, 15);
+    assert_eq!(
+        left(&mut keeper).await?,
+        [(undated.clone(), 30, 29), (stray.clone(), 40, 39)]
+    );
+    assert_eq!(thin(&mut keeper).await?, 10);
+
+    // then: what is younger than the retention stays
+    assert_eq!(left(&mut keeper).await?, [(undated, 30, 29), (stray, 30, 29)]);
+    assert_eq!(thin(&mut keeper).await?, 0);
+    keeper.close().await?;
+    stack.drop_database(&database).await
 }
