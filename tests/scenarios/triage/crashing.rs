@@ -1,11 +1,12 @@
 //! Transactions whose end the service has not seen.
 
-use harness::Ability;
+use harness::postgres::Postgres;
 use harness::proxy::Flow;
+use harness::{Ability, Database, Stack};
 use uuid::Uuid;
 
 use super::scene::{
-    CLAIMS, DECISIONS, Gate, OUTBOX, SET_ASIDE, SOON, Scene, Stop, event, events, metric, start, until_logged,
+    self, CLAIMS, DECISIONS, Gate, OUTBOX, SET_ASIDE, SOON, Scene, Stop, event, events, metric, start, until_logged,
     until_metric, until_not_ready,
 };
 
@@ -153,5 +154,56 @@ async fn a_postgres_host_that_says_nothing_holds_no_worker_for_ever() -> anyhow:
         (20, 0)
     );
     scene.end(vec![service]).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_batch_of_duplicates_waits_for_the_standby_that_what_it_relies_on_waits_for() -> anyhow::Result<()> {
+    // given: a decided event, on a server whose standby then says nothing any more
+    let stack = Stack::shared().await?;
+    if stack.skips("standbys", &[Ability::DatabaseProcess]) {
+        return Ok(());
+    }
+    let server = Postgres::start_new("triage-standbys", &[]).await?;
+    let database = Database {
+        name: "postgres".to_owned(),
+        url: server.url("postgres"),
+    };
+    let scene = Scene::with_database(stack, database, "standbys", 1).await?;
+    let service = scene.start("triage").await?;
+    let once = event(Uuid::new_v4(), "customer-1", "once is enough");
+    scene.send(vec![once.clone()]).await?;
+    scene.until_passed().await?;
+    scene
+        .run("alter system set synchronous_standby_names = 'nobody'")
+        .await?;
+    scene.run("select pg_reload_conf()").await?;
+    scene
+        .until(
+            "select count(*) from pg_settings where name = 'synchronous_standby_names' and setting = 'nobody'",
+            |count| count == 1,
+        )
+        .await?;
+
+    // when: the event comes again, and its transaction finds nothing to write
+    scene.send(vec![once]).await?;
+
+    // then: it waits for the standby all the same, and its offset with it
+    let waiting = "select count(*) from pg_stat_activity where application_name = 'triage-service' \
+         and wait_event = 'SyncRep' and query like '%commit'";
+    scene.until(waiting, |count| count == 1).await?;
+    let offset = scene.committed().await?[0].offset;
+    assert_eq!(offset, Some(1), "an offset moved before what it relies on was safe");
+
+    // when: there is no standby to wait for any more
+    scene.run("alter system reset synchronous_standby_names").await?;
+    scene.run("select pg_reload_conf()").await?;
+
+    // then
+    scene.until_passed().await?;
+    assert_eq!(metric(&service, "triage_duplicates_total").await?, 1);
+    scene::drain(vec![service]).await?;
+    scene.publish().await?;
+    scene.judge(&scene.triage).await?;
     Ok(())
 }
