@@ -6,8 +6,10 @@ use std::task::{Context, Poll, Waker};
 
 use chrono::DateTime;
 
+use crate::config::PolicySettings;
 use crate::domain::decision::Outcome;
 use crate::domain::record::Record;
+use crate::domain::rule::{Condition, Effect, Field, Rule};
 
 use super::super::attempt::{Tally, Triage, attempt};
 use super::super::safeguards::Safeguards;
@@ -53,7 +55,11 @@ pub(super) fn drive(store: &Store, triage: &Triage, safeguards: Safeguards, reco
 }
 
 fn run(store: &Store, records: Vec<Record>) -> Tally {
-    let (tallies, _) = drive(store, &triage(Safeguards::default()), Safeguards::default(), records);
+    run_as(store, &triage(Safeguards::default()), records)
+}
+
+fn run_as(store: &Store, triage: &Triage, records: Vec<Record>) -> Tally {
+    let (tallies, _) = drive(store, triage, Safeguards::default(), records);
     tallies.into_iter().fold(Tally::default(), |mut sum, tally| {
         sum.decisions.extend(tally.decisions);
         sum.dead_letters.extend(tally.dead_letters);
@@ -201,4 +207,51 @@ fn dead_letters_are_the_bytes_of_their_records_tombstones_included() {
         ]
     );
     assert_eq!(rows.events[0].headers.last("dlt-reason"), Some(&b"TOMBSTONE"[..]));
+}
+
+#[test]
+fn retry_and_defer_are_final_and_published_as_any_other_outcome() {
+    // given: policies that put inputs off, and then ones that would take them on
+    let (store, accepting) = (Store::default(), triage(Safeguards::default()));
+    let rule = |id: &str, effect, text: &str| Rule {
+        id: id.to_owned(),
+        effect,
+        all_of: vec![Condition {
+            field: Field::Text,
+            contains: vec![text.to_owned()],
+            equals: Vec::new(),
+        }],
+        ..PolicySettings::default().default
+    };
+    let hesitant = PolicySettings {
+        rules: vec![rule("A", Effect::Retry, "later"), rule("B", Effect::Defer, "busy")],
+        ..PolicySettings::default()
+    };
+    let hesitant = Triage {
+        policies: hesitant.policies(),
+        ..triage(Safeguards::default())
+    };
+    let records = || vec![event(0, 0, "a", "later"), event(0, 1, "b", "busy")];
+
+    // when
+    let tally = run_as(&store, &hesitant, records());
+    let again = run_as(&store, &accepting, records());
+
+    // then
+    assert_eq!(tally.decisions, [Outcome::Retry, Outcome::Defer]);
+    assert_eq!(tally.dead_letters, []);
+    assert_eq!((again.decisions.len(), again.duplicates), (0, 2));
+    let rows = store.rows();
+    let published: Vec<_> = rows
+        .events
+        .iter()
+        .map(|event| {
+            let envelope: serde_json::Value = serde_json::from_slice(event.payload.as_deref().unwrap()).unwrap();
+            (
+                event.topic.as_str(),
+                envelope["meta"]["decisionOutcome"].as_str().unwrap().to_owned(),
+            )
+        })
+        .collect();
+    assert_eq!(published, [("out", "RETRY".to_owned()), ("out", "DEFER".to_owned())]);
 }
