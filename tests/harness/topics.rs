@@ -241,6 +241,7 @@ impl Writer {
             .set("enable.idempotence", "true")
             .set("partitioner", "murmur2_random")
             .set("linger.ms", "2")
+            .set("message.max.bytes", "16777216") // the topic's own limit is the one that counts
             .create_with_context(Reports::default())
             .context("make a producer")?;
         Ok(Self { producer })

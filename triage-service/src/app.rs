@@ -224,3 +224,17 @@ fn triage(settings: &Settings) -> anyhow::Result<Triage> {
         safeguards: Safeguards::default(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_dead_letter_topic_has_room_for_the_largest_record_and_its_headers() {
+        let mut settings = Settings::default();
+        settings.topics.input_record_bytes_max = 3_000_000;
+        let [input, output, dead_letter] = topics(&settings);
+        assert_eq!((input.max_message_bytes, output.max_message_bytes), (None, None));
+        assert_eq!(dead_letter.max_message_bytes, Some(3_000_000 + 64 * 1024));
+    }
+}

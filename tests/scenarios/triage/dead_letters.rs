@@ -1,6 +1,9 @@
 //! What is set aside, how it looks, and how it comes back.
 
-use harness::{Read, Record};
+use harness::stack::unique;
+use harness::{Ability, Read, Record};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 use uuid::Uuid;
 
 use super::scene::{CURE, DECISIONS, POISON, SET_ASIDE, SOON, Scene, event, events, metric, start, until_metric};
@@ -221,6 +224,75 @@ async fn a_policy_that_panics_sets_aside_its_event_only() -> anyhow::Result<()> 
     assert!(service.has_logged("panicked at")?);
     assert!(!service.has_logged(text)?, "a payload is in the log");
     service.ready(SOON).await?;
+    scene.end(vec![service]).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_dead_letter_that_cannot_be_stored_is_waited_for_and_passes_nothing() -> anyhow::Result<()> {
+    // given: a record that Postgres refuses to decide, and whose dead letter it refuses too
+    let scene = Scene::new("refused_twice", 1).await?;
+    scene.run(POISON).await?;
+    scene
+        .run(
+            "create function refuse() returns trigger language plpgsql as \
+             $$ begin raise exception 'a data error' using errcode = '22023'; end $$; \
+             create trigger refuse before insert on outbox_events_000000000000 for each row \
+             when (new.event_type = 'dead-letter') execute function refuse()",
+        )
+        .await?;
+    let service = scene.start("triage").await?;
+    let records = vec![
+        event(Uuid::new_v4(), "customer-1", "good"),
+        event(Uuid::new_v4(), "customer-1", "poison"),
+        event(Uuid::new_v4(), "customer-1", "good"),
+    ];
+    scene.send(records).await?;
+
+    // when: it has been tried again and again
+    until_metric(&service, r#"triage_attempts_total{result="data_error"}"#, 8).await?;
+
+    // then: its own trouble is no longer the event's, and nothing behind it has overtaken it
+    scene.until(DECISIONS, |count| count == 1).await?;
+    assert_eq!(scene.number(SET_ASIDE).await?, 0);
+    let offset = scene.committed().await?[0].offset;
+    assert!(offset.is_none_or(|offset| offset <= 1), "{offset:?}");
+
+    // when: the cause is gone
+    scene.run("drop trigger refuse on outbox_events_000000000000").await?;
+
+    // then
+    scene.until_passed().await?;
+    assert_eq!((scene.number(DECISIONS).await?, scene.number(SET_ASIDE).await?), (2, 1));
+    assert_eq!(scene.dead_letters().await?.len(), 1);
+    scene.end(vec![service]).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_record_as_large_as_the_input_takes_has_room_for_its_dead_letter() -> anyhow::Result<()> {
+    // given: a dead-letter topic that the service makes, and a record that fills the input's limit
+    let mut scene = Scene::new("largest", 1).await?;
+    if scene.stack.skips("largest", &[Ability::Admin]) {
+        return Ok(());
+    }
+    scene.triage.dead_letter = unique("largest-dlt").replace('_', "-");
+    let service = start(&scene.service("triage").set("KAFKA__CREATE_TOPICS", true)).await?;
+    let mut random = StdRng::seed_from_u64(1);
+    let value: Vec<u8> = (0..1_048_450).map(|_| random.random()).collect(); // no compression makes room
+    let largest = Record {
+        key: None,
+        ..Record::new("", value)
+    };
+
+    // when
+    scene.send(vec![largest.clone()]).await?;
+    scene.until_passed().await?;
+
+    // then: the publisher gets it there, larger by its headers as it is
+    let letters = scene.dead_letters().await?;
+    assert_eq!(letters.len(), 1);
+    assert_eq!((&letters[0].key, &letters[0].value), (&largest.key, &largest.value));
     scene.end(vec![service]).await?;
     Ok(())
 }
