@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use harness::Record;
 use harness::wait::{self, Seen};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -64,6 +65,78 @@ async fn a_zombie_with_claims_in_hand_makes_its_successor_wait_and_changes_nothi
         (90, 0)
     );
     scene.end(vec![zombie, successor]).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_zombie_that_commits_after_all_is_found_by_its_successor() -> anyhow::Result<()> {
+    // given: an owner that stands still inside its COMMIT
+    let scene = Scene::new("late_commit", 1).await?;
+    let patient = scene
+        .service("zombie")
+        .set("DATABASE__LOCK_TIMEOUT_MS", 50_000)
+        .set("INTAKE__ATTEMPT_TIMEOUT_MS", 55_000);
+    let zombie = start(&patient).await?;
+    let mut gate = Gate::close(&scene, Stop::InsideCommit).await?;
+    scene.send(events(30, 3)).await?;
+    gate.until_somebody_waits().await?;
+    zombie.freeze()?;
+
+    // when: its successor waits for its claims, and then the commit counts
+    let successor = start(&scene.service("successor").set("DATABASE__LOCK_TIMEOUT_MS", 500)).await?;
+    until_metric(&successor, r#"triage_attempts_total{result="lock_timeout"}"#, 2).await?;
+    let while_waiting = scene.number(CLAIMS).await?;
+    gate.open().await?;
+    scene.send(events(30, 3)).await?;
+    scene.until_passed().await?;
+
+    // then: the successor knows the zombie's decisions, and goes on behind them
+    assert_eq!(while_waiting, 0);
+    assert_eq!(metric(&successor, "triage_duplicates_total").await?, 30);
+    assert_eq!(metric(&successor, "triage_decisions_total").await?, 30);
+    assert_eq!((scene.number(DECISIONS).await?, scene.number(OUTBOX).await?), (60, 60));
+    zombie.thaw()?;
+    scene.end(vec![zombie, successor]).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn one_event_on_partitions_of_two_members_is_decided_once() -> anyhow::Result<()> {
+    // given: two members with two partitions each
+    let scene = Scene::new("two_members", 4).await?;
+    let members = [scene.start("first").await?, scene.start("second").await?];
+    for member in &members {
+        wait::until("two partitions each", SOON, || async {
+            let held = metric(member, "triage_assigned_partitions").await?;
+            Ok(Seen::when(held, |held| *held == 2))
+        })
+        .await?;
+    }
+
+    // when: each event comes on every partition, all at the same time
+    for _ in 0..5 {
+        let once = events(200, 200);
+        let everywhere = (0..4).flat_map(|partition| {
+            once.iter().cloned().map(move |record| Record {
+                partition: Some(partition),
+                ..record
+            })
+        });
+        scene.send(everywhere.collect()).await?;
+    }
+    scene.until_passed().await?;
+
+    // then: whoever came first has decided it, and both have
+    let (mut decided, mut duplicates) = (Vec::new(), 0);
+    for member in &members {
+        decided.push(metric(member, "triage_decisions_total").await?);
+        duplicates += metric(member, "triage_duplicates_total").await?;
+        assert_eq!(metric(member, "triage_payload_mismatches_total").await?, 0);
+    }
+    assert_eq!((decided.iter().sum::<u64>(), duplicates), (1_000, 3_000));
+    assert!(decided.iter().all(|count| *count > 0), "{decided:?}");
+    assert_eq!(scene.number(DECISIONS).await?, 1_000);
+    scene.end(members.into()).await?;
     Ok(())
 }
 
