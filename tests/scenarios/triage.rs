@@ -3,6 +3,7 @@
 //! | module | shows |
 //! |---|---|
 //! | [`claiming`] | which records are one event, and what becomes of another body |
+//! | [`conformance`] | that the inbox keeps to its port, case by case as the simulated one does |
 //! | [`dead_letters`] | what is set aside, byte for byte, and the way back |
 //! | [`crashing`] | ends of a transaction that nobody has seen |
 //! | [`rebalancing`] | partitions that move, from the living and from the dead |
@@ -14,8 +15,11 @@
 //! publishes what is left, and the harness' judge reads everything back.
 
 mod claiming;
+mod conformance;
 mod crashing;
 mod dead_letters;
+#[path = "../conformance/inbox.rs"]
+mod inbox_cases;
 mod leaves;
 mod outages;
 mod rebalancing;

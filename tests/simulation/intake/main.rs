@@ -5,7 +5,10 @@
 
 #[path = "../relay/chance.rs"]
 mod chance;
+mod conformance;
 mod inbox;
+#[path = "../../conformance/inbox.rs"]
+mod inbox_cases;
 mod judge;
 mod member;
 mod run;

@@ -375,6 +375,14 @@ impl Store {
         }
     }
 
+    /// The offsets of the committed rows of the outbox, in the order of their ids.
+    pub(crate) fn appended(&self) -> Vec<i64> {
+        let committed = self.transactions.iter().filter(|one| one.phase == Phase::Committed);
+        let mut rows: Vec<Appended> = committed.flat_map(|one| one.appended.iter().copied()).collect();
+        rows.sort_unstable_by_key(|row| row.id);
+        rows.into_iter().map(|row| row.offset).collect()
+    }
+
     /// Claims that retention may take: nobody is writing them.
     pub(crate) fn forgettable(&self) -> Vec<EventId> {
         self.claims

@@ -1,0 +1,71 @@
+//! The conformance suite of the intake's store on Postgres.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use harness::{Database, Stack};
+use shared::config::DatabaseSettings;
+use shared::postgres::Session;
+use sqlx::Connection;
+use triage_service::postgres::{InboxOptions, PgInbox};
+
+use super::inbox_cases::{self, Bench, TOPIC, with_all_cases};
+
+/// A statement that has not been answered by then waits for another transaction.
+const PATIENCE: Duration = Duration::from_millis(300);
+
+struct OnPostgres {
+    database: Database,
+    inbox: PgInbox,
+}
+
+impl OnPostgres {
+    async fn new(test: &str) -> anyhow::Result<Self> {
+        let database = Stack::shared().await?.database(test).await?;
+        let options = InboxOptions {
+            connect: database.url.parse()?,
+            session: Session::new(&DatabaseSettings::default()).indexed(),
+            connect_timeout: Duration::from_secs(10),
+            confirm_duplicates: true,
+        };
+        let inbox = PgInbox::open(options, "triage", &Arc::from(TOPIC)).await?;
+        Ok(Self { database, inbox })
+    }
+}
+
+impl Bench for OnPostgres {
+    type Inbox = PgInbox;
+
+    fn worker(&self) -> PgInbox {
+        self.inbox.clone()
+    }
+
+    async fn waits(&self, statement: impl Future + Unpin) -> bool {
+        tokio::time::timeout(PATIENCE, statement).await.is_err()
+    }
+
+    async fn appended(&self) -> Vec<i64> {
+        let mut connection = self.database.connect().await.expect("the server is there");
+        let offsets = sqlx::query_scalar("select source_offset from outbox_events order by id")
+            .fetch_all(&mut connection)
+            .await
+            .expect("rows can be read");
+        connection.close().await.expect("a connection can be closed");
+        offsets
+    }
+}
+
+macro_rules! on_postgres {
+    ($($case:ident)+) => {
+        $(#[tokio::test]
+        async fn $case() -> anyhow::Result<()> {
+            let bench = OnPostgres::new(stringify!($case)).await?;
+            inbox_cases::$case(&bench).await;
+            let OnPostgres { database, inbox } = bench;
+            drop(inbox);
+            Stack::shared().await?.drop_database(&database).await
+        })+
+    };
+}
+
+with_all_cases!(on_postgres);
