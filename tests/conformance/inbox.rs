@@ -9,7 +9,7 @@ use shared::id::EventId;
 use triage_service::domain::dead_letter::Reason;
 use triage_service::domain::outcome::OutboxEvent;
 use triage_service::domain::record::Coordinates;
-use triage_service::intake::inbox::{Claim, Inbox, InboxTransaction, StandingClaim};
+use triage_service::intake::inbox::{Claim, Inbox, InboxError, InboxTransaction, StandingClaim};
 use uuid::Uuid;
 
 /// The topic of all records here.
@@ -24,6 +24,9 @@ pub(crate) trait Bench {
 
     /// Whether a statement that was sent is still waiting when everything else has been done.
     async fn waits(&self, statement: impl Future + Unpin) -> bool;
+
+    /// The same row with something in it that the store refuses to take.
+    fn spoilt(&self, row: OutboxEvent) -> OutboxEvent;
 
     /// The offsets of the committed outbox rows, in the order of their ids.
     async fn appended(&self) -> Vec<i64>;
@@ -45,6 +48,7 @@ macro_rules! with_all_cases {
             a_take_over_under_way_is_waited_for_and_lost_to_its_commit
             a_take_over_under_way_is_waited_for_and_won_when_it_is_given_up
             a_claim_waits_for_a_take_over_under_way_and_loses
+            a_data_error_stores_nothing_and_frees_the_claims
             rows_are_there_after_the_commit_in_the_order_given
         }
     };
@@ -289,6 +293,16 @@ pub(crate) async fn a_claim_waits_for_a_take_over_under_way_and_loses<B: Bench>(
     assert_eq!(ours, []);
     assert_eq!(seen_by(&mut second, &[1]).await, [standing(&claim(1, 2))]);
     second.roll_back().await;
+}
+
+pub(crate) async fn a_data_error_stores_nothing_and_frees_the_claims<B: Bench>(bench: &B) {
+    let mut first = begin(bench).await;
+    first.claim(&[claim(1, 1), claim(2, 2)]).await.expect("they are free");
+    let refused = first.append(&[], &[row(1), bench.spoilt(row(2))]).await;
+    assert!(matches!(refused, Err(InboxError::Data { .. })), "{refused:?}");
+    assert_eq!(claimed(bench, &[claim(1, 3)]).await, [id(1)]);
+    assert_eq!(seen(bench, &[1, 2]).await, [standing(&claim(1, 3))]);
+    assert_eq!(bench.appended().await, NOTHING);
 }
 
 pub(crate) async fn rows_are_there_after_the_commit_in_the_order_given<B: Bench>(bench: &B) {

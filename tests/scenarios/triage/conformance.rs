@@ -7,6 +7,7 @@ use harness::{Database, Stack};
 use shared::config::DatabaseSettings;
 use shared::postgres::Session;
 use sqlx::Connection;
+use triage_service::domain::outcome::OutboxEvent;
 use triage_service::postgres::{InboxOptions, PgInbox};
 
 use super::inbox_cases::{self, Bench, TOPIC, with_all_cases};
@@ -42,6 +43,13 @@ impl Bench for OnPostgres {
 
     async fn waits(&self, statement: impl Future + Unpin) -> bool {
         tokio::time::timeout(PATIENCE, statement).await.is_err()
+    }
+
+    fn spoilt(&self, row: OutboxEvent) -> OutboxEvent {
+        OutboxEvent {
+            topic: "t".repeat(250), // longer than Kafka's names may be
+            ..row
+        }
     }
 
     async fn appended(&self) -> Vec<i64> {

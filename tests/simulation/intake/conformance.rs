@@ -5,12 +5,13 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use shared::headers::Headers;
+use triage_service::domain::outcome::OutboxEvent;
 use triage_service::domain::record::Record;
 
 use crate::inbox::{Connection, SharedStore};
 use crate::inbox_cases::{self, Bench, id, source, with_all_cases};
 use crate::judge::Judge;
-use crate::setup::{Entry, Kind};
+use crate::setup::{Entry, Kind, OUTCOMES};
 use crate::store::{Store, Trouble};
 
 /// Polls of a statement after which it would have been answered.
@@ -18,6 +19,8 @@ const PATIENCE: usize = 100;
 
 /// All records of the cases have offsets below this one.
 const OFFSETS: i64 = 20;
+/// The record whose decision cannot be stored.
+const SPOILT: i64 = OFFSETS - 1;
 
 struct InMemory(SharedStore);
 
@@ -34,7 +37,11 @@ impl InMemory {
             },
             id: id(offset),
             key: 0,
-            kind: Kind::Tombstone,
+            kind: if offset == SPOILT {
+                Kind::Refused
+            } else {
+                Kind::Tombstone
+            },
         };
         let log = (0..OFFSETS).map(entry).collect();
         Self(SharedStore::new(Store::new(Judge::new(&[log]))))
@@ -87,6 +94,14 @@ impl Bench for InMemory {
             }
         })
         .await
+    }
+
+    fn spoilt(&self, row: OutboxEvent) -> OutboxEvent {
+        OutboxEvent {
+            topic: OUTCOMES.to_owned(),
+            source: source(SPOILT),
+            ..row
+        }
     }
 
     async fn appended(&self) -> Vec<i64> {
