@@ -28,16 +28,16 @@ pub(crate) struct Scene {
 impl Scene {
     /// Makes the database and the topics.
     pub(crate) async fn new(stack: &Stack, label: &str) -> anyhow::Result<Self> {
-        let topic = |part: &str| {
+        let topic = |part: &str, settings: &'static [(&str, &str)]| {
             let name = format!("{label}-{part}");
-            async move { stack.topic(&name, PARTITIONS, &[]).await }
+            async move { stack.topic(&name, PARTITIONS, settings).await }
         };
         Ok(Self {
             brokers: stack.brokers(),
             database: stack.empty_database(label).await?,
-            input: topic("input").await?,
-            output: topic("output").await?,
-            dead_letter: topic("dead-letter").await?,
+            input: topic("input", &[]).await?,
+            output: topic("output", &[]).await?,
+            dead_letter: topic("dead-letter", &[("max.message.bytes", "1114124")]).await?,
             kind: stack.choice().kind,
         })
     }

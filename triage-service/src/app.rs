@@ -23,7 +23,7 @@ use crate::intake::Intake;
 use crate::intake::attempt::Triage;
 use crate::intake::run::{PART_POSTGRES, PART_PROGRESS, Runner};
 use crate::intake::safeguards::Safeguards;
-use crate::kafka::{Consumer, ConsumerOptions, PART_KAFKA};
+use crate::kafka::{Consumer, ConsumerOptions, PART_DEAD_LETTERS, PART_KAFKA, watch_room};
 use crate::metrics::Metrics;
 use crate::postgres::{InboxOptions, PgInbox, maintenance};
 
@@ -35,7 +35,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
     log_panics();
     let registry = Registry::new();
     let metrics = Metrics::register(&registry).context("register metrics")?;
-    let health = Health::new(&[PART_KAFKA, PART_POSTGRES, PART_PROGRESS]);
+    let health = Health::new(&[PART_KAFKA, PART_POSTGRES, PART_PROGRESS, PART_DEAD_LETTERS]);
     let server = health::serve(&settings.http, health.clone(), registry)
         .await
         .context("listen for HTTP")?;
@@ -69,6 +69,12 @@ async fn serve(
         upkeep,
         metrics.clone(),
         shutdown.clone(),
+    ));
+    background.spawn(watch_room(
+        settings.kafka.clone(),
+        settings.topics.dead_letter(),
+        dead_letter_bytes(settings) as usize,
+        health.clone(),
     ));
 
     let doorbell = Doorbell::new(options);
@@ -167,15 +173,17 @@ where
 
 fn topics(settings: &Settings) -> [TopicSpec; 3] {
     let topic = |name: &str| TopicSpec::new(name, &settings.kafka);
-    let dead_letter_bytes = settings
-        .topics
-        .input_record_bytes_max
-        .saturating_add(DEAD_LETTER_MARGIN_BYTES);
     [
         topic(&settings.topics.input),
         topic(&settings.topics.output),
-        topic(&settings.topics.dead_letter()).with_max_message_bytes(dead_letter_bytes),
+        topic(&settings.topics.dead_letter()).with_max_message_bytes(dead_letter_bytes(settings)),
     ]
+}
+
+/// The largest dead letter.
+fn dead_letter_bytes(settings: &Settings) -> u32 {
+    let input = settings.topics.input_record_bytes_max;
+    input.saturating_add(DEAD_LETTER_MARGIN_BYTES)
 }
 
 fn consumer_options(settings: &Settings) -> ConsumerOptions {

@@ -2,5 +2,7 @@
 
 mod consumer;
 mod rebalance;
+mod room;
 
 pub use consumer::{Consumer, ConsumerOptions, ConsumerPartitions, PART_KAFKA};
+pub use room::{PART_DEAD_LETTERS, watch_room};

@@ -1,12 +1,14 @@
 //! What is set aside, how it looks, and how it comes back.
 
 use harness::stack::unique;
-use harness::{Ability, Read, Record};
+use harness::{Ability, Read, Record, topics};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use uuid::Uuid;
 
-use super::scene::{CURE, DECISIONS, POISON, SET_ASIDE, SOON, Scene, event, events, metric, start, until_metric};
+use super::scene::{
+    CURE, DECISIONS, POISON, SET_ASIDE, SOON, Scene, event, events, metric, start, until_metric, until_not_ready,
+};
 
 /// The headers that say why, in their order.
 const OURS: [&str; 10] = [
@@ -293,6 +295,30 @@ async fn a_record_as_large_as_the_input_takes_has_room_for_its_dead_letter() -> 
     let letters = scene.dead_letters().await?;
     assert_eq!(letters.len(), 1);
     assert_eq!((&letters[0].key, &letters[0].value), (&largest.key, &largest.value));
+    scene.end(vec![service]).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn readiness_says_that_the_dead_letter_topic_has_no_room() -> anyhow::Result<()> {
+    // given: it takes no more than the input does
+    let scene = Scene::new("no_room", 1).await?;
+    let dead_letter = &scene.triage.dead_letter;
+    topics::alter(&scene.brokers, dead_letter, &[("max.message.bytes", "1048588")]).await?;
+
+    // when
+    let service = scene.service("cramped").start().await?;
+
+    // then
+    until_not_ready(
+        &service,
+        "takes records of at most 1048588 bytes, a dead letter may need 1114124",
+    )
+    .await?;
+    scene.send(events(10, 3)).await?;
+    scene.until(DECISIONS, |count| count == 10).await?;
+    topics::alter(&scene.brokers, dead_letter, &[("max.message.bytes", "1114124")]).await?;
+    service.ready(SOON).await?;
     scene.end(vec![service]).await?;
     Ok(())
 }

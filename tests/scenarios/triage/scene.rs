@@ -55,11 +55,12 @@ impl Scene {
     ) -> anyhow::Result<Self> {
         // The records of some tests are weeks old by their timestamps, and must not go for their age.
         let kept = [("retention.ms", "-1")];
+        let letters = [kept[0], ("max.message.bytes", "1114124")];
         let (output, dead_letter) = (format!("{test}-out"), format!("{test}-dlt"));
         let (input, output, dead_letter) = tokio::try_join!(
             stack.topic(test, partitions, &kept),
             stack.topic(&output, 3, &[]),
-            stack.topic(&dead_letter, 1, &kept),
+            stack.topic(&dead_letter, 1, &letters),
         )?;
         let group = unique(test);
         let triage = Triage {
