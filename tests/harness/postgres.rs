@@ -130,7 +130,7 @@ impl Postgres {
         match how {
             Stop::Fast => process.signal(Signal::Interrupt)?,
             Stop::Crash => process.signal(Signal::Quit)?,
-            Stop::Kill => kill_family(process.pid())?,
+            Stop::Kill => kill_family(process.pid()).await?,
         }
         process.wait(STOP_WITHIN).await?;
         Ok(())
@@ -153,6 +153,17 @@ impl Postgres {
             let _ = send(session, signal);
         }
         Ok(())
+    }
+
+    /// SIGSTOP to one process of the server, by the pid that `pg_stat_activity` shows; a kill of the server ends it.
+    pub fn freeze_process(&self, pid: u32) -> anyhow::Result<()> {
+        let held = self.process.lock().unwrap_or_else(PoisonError::into_inner);
+        let process = held.as_ref().context("Postgres does not run")?;
+        ensure!(
+            children_of(process.pid()).contains(&pid),
+            "{pid} is no process of this server"
+        );
+        Ok(send(pid, Signal::Freeze)?)
     }
 
     /// Address of a database of this server.
@@ -274,15 +285,34 @@ impl ServerUser {
     }
 }
 
-/// SIGKILL to the server and its sessions, which are listed before any of them dies.
-fn kill_family(server: u32) -> anyhow::Result<()> {
+/// SIGKILL to the server and its sessions. It is frozen first, so that it starts none while they are
+/// listed; and all are waited for, since the next server refuses to start beside one that is left.
+async fn kill_family(server: u32) -> anyhow::Result<()> {
+    send(server, Signal::Freeze).context("freeze Postgres")?;
     let sessions = children_of(server);
     send(server, Signal::Kill).context("kill Postgres")?;
-    for session in sessions {
+    for session in &sessions {
         // A session may have ended since it was listed.
-        let _ = send(session, Signal::Kill);
+        let _ = send(*session, Signal::Kill);
     }
+    let left = || async {
+        let alive: Vec<u32> = sessions.iter().copied().filter(|pid| is_alive(*pid)).collect();
+        Ok(Seen::when(alive, Vec::is_empty))
+    };
+    wait::until("the end of every session", STOP_WITHIN, left).await?;
     Ok(())
+}
+
+/// Whether a process still runs: one that has ended and waits to be reaped does not.
+fn is_alive(pid: u32) -> bool {
+    stat_of(pid).is_some_and(|fields| !fields.starts_with(['Z', 'X']))
+}
+
+/// What `/proc` says of a process behind its name: state, parent, and more.
+fn stat_of(pid: u32) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // "pid (name) state ppid ...": the name may hold spaces and parentheses.
+    stat.rsplit_once(") ").map(|(_, fields)| fields.to_owned())
 }
 
 fn children_of(parent: u32) -> Vec<u32> {
@@ -292,13 +322,6 @@ fn children_of(parent: u32) -> Vec<u32> {
     processes
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter(|pid: &u32| {
-            let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
-                return false;
-            };
-            // "pid (name) state ppid ...": the name may hold spaces and parentheses.
-            let after_name = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
-            after_name.split(' ').nth(1).and_then(|ppid| ppid.parse().ok()) == Some(parent)
-        })
+        .filter(|pid: &u32| stat_of(*pid).and_then(|fields| fields.split(' ').nth(1)?.parse().ok()) == Some(parent))
         .collect()
 }
