@@ -184,6 +184,7 @@ impl OutboxStore for PostgresStore {
         .bind(column(&request.release, |h| h.epoch))
         .bind(column(&request.release, |h| h.low_id))
         .bind(request.acquire as i64)
+        .bind(request.life)
         .fetch_one(open.connection())
         .await;
         let (kept, taken, epochs, lows, instances, life) = open.settle(result)?;

@@ -5,15 +5,17 @@
 
 use harness::postgres::{Postgres, Stop};
 use outbox_publisher::domain::rules::Rule;
+use outbox_publisher::ports::{ControlRequest, Held, OutboxStore};
 
 use crate::outbox::fixture::{Keys, Outbox};
 use crate::outbox::rig::{Kind, Rig};
+use crate::outbox::store::{Owner, control};
 
-/// Nothing is written to the log on its own for so long: only a commit that waits writes it.
+/// Nothing but the log writer, which a test rests, writes a commit for which nobody waits.
 const LAZY: [(&str, &str); 3] = [
-    ("wal_writer_delay", "10s"),
-    ("wal_writer_flush_after", "1GB"),
-    ("fsync", "off"),
+    ("fsync", "off"), // what a killed process has written stays written
+    ("checkpoint_timeout", "1h"),
+    ("bgwriter_lru_maxpages", "0"),
 ];
 
 fn cannot_crash(test: &str) -> bool {
@@ -24,25 +26,40 @@ fn cannot_crash(test: &str) -> bool {
     cannot
 }
 
-/// Parks that are known to have committed, and are taken back.
+/// Rests the process that writes the commits for which nobody waits.
+async fn rest_log_writer(outbox: &Outbox) -> anyhow::Result<()> {
+    let pid = outbox
+        .number("select pid::bigint from pg_stat_activity where backend_type = 'walwriter'")
+        .await?;
+    outbox.postgres().freeze_process(u32::try_from(pid)?)
+}
+
+/// Parks that are known to have committed and are passed in memory, and that only memory has.
 async fn parks_taken_back(outbox: &Outbox, off: Option<Rule>) -> anyhow::Result<Rig> {
     let mut rig = Rig::without(outbox, off).await?;
     let mut writer = outbox.writer().await?;
     rig.go_round().await?;
-    rig.hold(Kind::Control); // commits that wait would save the others
-    rig.hold(Kind::Mark);
-    rig.hold(Kind::Look);
-    rig.refuse("head", true);
-    for label in ["head", "next"] {
-        writer.insert("K", label).await?;
+    rest_log_writer(outbox).await?;
+    for kind in [Kind::Control, Kind::Mark, Kind::Look] {
+        rig.hold(kind); // commits that wait save all that came before them
     }
-    rig.more(Kind::Change, 2).await?;
-    writer.insert(&Keys::find().beside, "x").await?;
+    rig.hold(Kind::Change);
+    rig.keep_reports();
+    rig.refuse("head", true);
+    writer.begin().await?;
+    for (key, label) in [("K", "head"), ("K", "next"), (&Keys::find().beside, "x")] {
+        writer.insert(key, label).await?;
+    }
+    writer.commit().await?;
     rig.until_sent("x").await?;
+    rig.wants(Kind::Change).await?;
+    rig.unhold(Kind::Change).await?;
+    rig.more(Kind::Read, 2).await?;
+    assert_eq!(outbox.rows().await?[..2], ["head 1 PENDING", "next 1 PENDING"]);
+    // The settle of x, which waits for nothing either, makes a mark: reads go on above all three.
+    rig.report();
+    rig.more(Kind::Settle, 1).await?;
     rig.more(Kind::Read, 4).await?;
-    let parked = ["head 1 PENDING", "next 1 PENDING"];
-    assert_eq!(outbox.rows().await?[..2], parked);
-    // A commit that waits for the disk implies all before it; the insert of x came after the parks.
     Ok(rig)
 }
 
@@ -115,17 +132,56 @@ async fn recovered_server_gives_every_bucket_a_new_epoch() -> anyhow::Result<()>
 
 #[tokio::test]
 async fn recovery_behind_a_pooler_is_noticed_although_no_connection_was_lost() -> anyhow::Result<()> {
-    for (off, epoch) in [(None, Some(2)), (Some(Rule::NoticeRecovery), Some(1))] {
+    for (off, held) in [(None, 0), (Some(Rule::NoticeRecovery), 64)] {
         // given
         let outbox = Outbox::new("pooler").await?;
         let mut rig = Rig::without(&outbox, off).await?;
         rig.go_round().await?;
+        rig.hold(Kind::Control);
         // when the row of this life is gone, as after a recovery, and every connection still there
         outbox.run("delete from outbox_server_life where $1 = 0", 0).await?;
-        rig.more(Kind::Control, 3).await?;
-        // then
-        assert_eq!(rig.relay.epoch_of(0), epoch, "without {off:?}");
+        rig.more(Kind::Read, 1).await?;
+        // then the next read says so, and every bucket is given up
+        assert_eq!(rig.relay.buckets_held(), held, "without {off:?}");
+        // and begins anew, once
+        rig.unhold(Kind::Control).await?;
+        rig.until("the next tenancies", |rig| rig.relay.epoch_of(63) > Some(1))
+            .await?;
+        assert_eq!(rig.relay.epoch_of(0), Some(2));
+        assert_eq!(outbox.number(LIVES).await?, 1);
         outbox.finish().await?;
     }
     Ok(())
+}
+
+#[tokio::test]
+async fn low_id_of_another_life_of_the_server_is_not_stored() -> anyhow::Result<()> {
+    // given an owner that has learned of a server's life
+    let outbox = Outbox::new("renew_in_same_life").await?;
+    let owner = Owner::take_over(&outbox).await?;
+    let life = owner.store.control(control(0)).await?.life;
+    // when the server recovers behind a pooler, and the owner renews with what it knew
+    outbox.run("delete from outbox_server_life where $1 = 0", 0).await?;
+    let mut stale = control(64);
+    stale.life = Some(life);
+    stale.renew = owner.held.values().map(|held| Held { low_id: 7, ..*held }).collect();
+    stale.release = stale.renew.split_off(32);
+    let answer = owner.store.control(stale.clone()).await?;
+    // then nothing is renewed, given back or handed out, and the answer says why
+    assert_ne!(answer.life, life);
+    assert_eq!((answer.kept.len(), answer.acquired.len()), (0, 0));
+    let moved = "select count(*) from outbox_leases where low_id > 0 or lock_owner is null or epoch <> 1";
+    assert_eq!(outbox.number(moved).await?, 0);
+    // when it has learned of the new life
+    let anew = owner
+        .store
+        .control(ControlRequest {
+            life: Some(answer.life),
+            ..control(64)
+        })
+        .await?;
+    // then it takes its buckets again, at their stored low ids
+    assert_eq!(anew.acquired.len(), 64);
+    assert!(anew.acquired.iter().all(|held| held.low_id == 0 && held.epoch == 2));
+    outbox.remove().await
 }
