@@ -45,7 +45,8 @@ begin
     end if;
     if exists (select from pg_roles where rolname = 'claimfirst_publisher') then
         grant select, update on outbox_events, outbox_leases to claimfirst_publisher;
-        grant select, insert, update, delete on outbox_instances, outbox_server_life to claimfirst_publisher;
+        grant select, insert, update, delete on outbox_instances to claimfirst_publisher;
+        grant select, insert on outbox_server_life to claimfirst_publisher;
         grant select on sequence outbox_events_id_seq to claimfirst_publisher;
         grant select on outbox_failed_archive, outbox_leaves to claimfirst_publisher;
         grant execute on function outbox_make_leaves(bigint, integer), outbox_drop_leaf(interval) to claimfirst_publisher;
