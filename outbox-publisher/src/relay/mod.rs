@@ -18,6 +18,8 @@ mod reading;
 mod sending;
 mod settling;
 mod side;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
