@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`reading`], [`trial`] | no late commit is passed or overtaken |
 //! | [`side`] | a blocked key keeps its order |
+//! | [`conformance`] | Postgres answers as the simulated store does |
 //! | [`store`], [`plans`] | what each statement changes, and how Postgres runs it |
 //! | [`crashes`] | a Postgres that comes back without its newest commits |
 //! | [`leaves`] | leaves go only when nobody needs them |
@@ -12,6 +13,7 @@
 //!
 //! [`rig`] carries out a relay's commands one by one; [`recorder`] is a broker that acknowledges at once.
 
+mod conformance;
 mod crashes;
 mod fixture;
 mod leaves;

@@ -10,12 +10,14 @@
 //! | `schedule`, `steps` | what may happen next, and what it does |
 //! | `run`, `judge` | a run from its seed to its verdict; what is promised |
 //! | `wrong_rules` | each rule switched off: it must be missed |
+//! | `conformance` | the store answers as Postgres does |
 //!
 //! `SEEDS=200000 cargo test --release -p simulation --test relay seeds` runs more of them. A
 //! failure prints the line that runs its seed again, step by step.
 
 mod broker;
 mod chance;
+mod conformance;
 mod judge;
 mod publisher;
 mod rows;

@@ -1,0 +1,3 @@
+//! What the simulations and the scenarios share: the conformance suites of the ports.
+
+pub mod outbox;

@@ -1,0 +1,11 @@
+//! The cases, by statement. Each begins with an empty store.
+
+mod asking;
+mod leases;
+mod marking;
+mod side;
+
+pub use asking::*;
+pub use leases::*;
+pub use marking::*;
+pub use side::*;
