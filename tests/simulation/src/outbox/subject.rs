@@ -61,7 +61,7 @@ pub(crate) const TOPIC: &str = "t";
 /// The requests of a case, short.
 pub(crate) trait Fixture: Subject {
     /// Commits one event of each key, in one transaction.
-    fn committed<'a>(&mut self, keys: &[&'a str]) -> impl Future<Output = anyhow::Result<Vec<SettleRow>>> {
+    fn committed(&mut self, keys: &[&str]) -> impl Future<Output = anyhow::Result<Vec<SettleRow>>> {
         async move {
             let writer = self.begin().await?;
             let mut rows = Vec::new();
