@@ -79,6 +79,19 @@ pub enum Unsendable {
     },
 }
 
+impl Unsendable {
+    /// The label under which such rows are counted.
+    pub fn cause(&self) -> &'static str {
+        match self {
+            Self::WrongBucket { .. } => "wrong_bucket",
+            Self::WrongLaneHash { .. } => "wrong_lane_hash",
+            Self::Headers(_) => "headers",
+            Self::TopicName(_) => "topic_name",
+            Self::TooLarge { .. } => "too_large",
+        }
+    }
+}
+
 impl OutboxEvent {
     /// What a record of it takes on the wire, uncompressed, at most.
     pub fn size_bytes(&self) -> usize {

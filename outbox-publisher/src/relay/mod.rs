@@ -155,7 +155,7 @@ pub struct Tally {
     pub published: u64,
     /// Failures that were a row's own.
     pub attempts_failed: u64,
-    /// Rows set aside, by reason.
+    /// Rows set aside, by cause.
     pub failed: BTreeMap<&'static str, u64>,
     /// Rows moved to the side lane.
     pub parked: u64,

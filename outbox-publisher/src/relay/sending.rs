@@ -1,5 +1,6 @@
 //! Which rows go to which producer, and what a delivery report means.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,17 +53,36 @@ impl Relay {
         if !self.may_produce(now) {
             return;
         }
-        let buckets: Vec<i16> = self
-            .tenancies
-            .values()
-            .filter(|t| t.is_dirty)
-            .map(|t| t.bucket)
-            .collect();
-        for bucket in buckets {
+        // One row at a time goes to a partition of a topic under suspicion, all buckets together. Were the
+        // suspects not the first of them, a stream of new rows would keep them waiting, and the topic slow.
+        let suspected = self.send_side_suspects(now, commands);
+        let dirty = self.tenancies.values().filter(|t| t.is_dirty).map(|t| t.bucket);
+        let (first, others): (Vec<_>, Vec<_>) = dirty.partition(|bucket| suspected.contains(bucket));
+        for bucket in first.into_iter().chain(others) {
             if !self.send_bucket(bucket, now, commands) {
                 return; // full: the others stay dirty, and each report lets us in again
             }
         }
+    }
+
+    /// Sends suspects that wait in the side lane; in which buckets there are any suspects.
+    fn send_side_suspects(&mut self, now: Duration, commands: &mut Vec<Command>) -> BTreeSet<i16> {
+        let suspects: Vec<(i16, i64)> = self
+            .topics
+            .iter()
+            .filter(|topic| topic.is_suspect)
+            .flat_map(|topic| topic.suspects.iter().copied())
+            .collect();
+        for (bucket, id) in &suspects {
+            let key = self
+                .tenancies
+                .get(bucket)
+                .and_then(|tenancy| tenancy.side_key(*id).cloned());
+            if let Some(key) = key {
+                self.send_side_of(*bucket, &key, now, commands);
+            }
+        }
+        suspects.into_iter().map(|(bucket, _)| bucket).collect()
     }
 
     /// Sends what may be sent of a bucket. False if the producers' hands are full.

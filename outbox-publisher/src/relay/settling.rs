@@ -37,7 +37,12 @@ pub(super) struct Change {
     pub(super) request: ChangeRequest,
     pub(super) key: LaneKey,
     pub(super) is_side: bool,
+    /// Of a fail: the label under which it is counted.
+    pub(super) cause: &'static str,
 }
+
+/// The cause of a fail that came after the last attempt.
+const ATTEMPTS: &str = "attempts";
 
 impl Relay {
     pub(super) fn settle(&mut self, now: Duration, commands: &mut Vec<Command>) {
@@ -161,7 +166,7 @@ impl Relay {
             },
         };
         self.tally.attempts_failed += 1;
-        self.begin_change(bucket, &item, side.as_ref(), kind, now);
+        self.begin_change(bucket, &item, side.as_ref(), kind, ATTEMPTS, now);
     }
 
     /// A fault of the row that sending cannot mend: set aside at once.
@@ -181,14 +186,22 @@ impl Relay {
             ChangeKind::Fail {
                 error: fault.to_string(),
             },
+            fault.cause(),
             now,
         );
     }
 
-    fn begin_change(&mut self, bucket: i16, item: &Item, side: Option<&LaneKey>, kind: ChangeKind, now: Duration) {
+    fn begin_change(
+        &mut self,
+        bucket: i16,
+        item: &Item,
+        side: Option<&LaneKey>,
+        kind: ChangeKind,
+        cause: &'static str,
+        now: Duration,
+    ) {
         let key = side.cloned().unwrap_or_else(|| LaneKey::of(&item.event));
-        let topic = &mut self.topics[item.topic];
-        topic.suspects.remove(&(bucket, item.event.id));
+        self.clear_suspects(bucket, &key);
         let Some(tenancy) = self.tenancies.get_mut(&bucket) else {
             return;
         };
@@ -214,8 +227,32 @@ impl Relay {
             request,
             key,
             is_side: side.is_some(),
+            cause,
         });
         self.next_change = self.next_change.min(now);
+    }
+
+    /// Rows of a key that is blocked are no suspects any more: they wait for its head, which may take
+    /// minutes, and go through the probe whatever is thought of their topic.
+    pub(super) fn clear_suspects(&mut self, bucket: i16, key: &LaneKey) {
+        let (Some(tenancy), Some(number)) = (self.tenancies.get(&bucket), self.topic_numbers.get(key.topic())) else {
+            return;
+        };
+        let topic = &mut self.topics[*number];
+        let count = topic.suspects.len();
+        topic.suspects.retain(|(of, id)| {
+            let is_main = || tenancy.ring.get(id).is_some_and(|item| key.is_of(&item.event));
+            let is_side = || {
+                tenancy
+                    .blocked
+                    .get(key)
+                    .is_some_and(|blocked| blocked.side.contains_key(id))
+            };
+            *of != bucket || !(is_main() || is_side())
+        });
+        if topic.suspects.len() < count {
+            topic.is_suspect = !topic.suspects.is_empty();
+        }
     }
 
     pub(super) fn change(&mut self, now: Duration, commands: &mut Vec<Command>) {
@@ -252,14 +289,28 @@ impl Relay {
             return;
         }
         let (_, change) = self.changing.take().expect("just seen");
-        let Change { request, key, is_side } = change;
+        let Change {
+            request,
+            key,
+            is_side,
+            cause,
+        } = change;
         let ChangeAnswer::Changed(changed) = answer else {
             self.lose(request.bucket, request.epoch);
             return;
         };
         match &request.kind {
             ChangeKind::Park => self.tally.parked += changed.len() as u64,
-            ChangeKind::Fail { .. } => *self.tally.failed.entry("attempts").or_default() += changed.len() as u64,
+            ChangeKind::Fail { error } => {
+                *self.tally.failed.entry(cause).or_default() += changed.len() as u64;
+                for (_, event_id) in request.rows.iter().filter(|(id, _)| changed.contains(id)) {
+                    let topic = key.topic();
+                    tracing::error!(
+                        event.id = %event_id, topic, cause,
+                        "event {event_id} to topic {topic} is set aside as FAILED: {error}; mend the cause, then call outbox_redrive()"
+                    );
+                }
+            }
             ChangeKind::Retry { .. } => {}
         }
         let later = self.next_op() + 1;
@@ -311,7 +362,9 @@ impl Relay {
             self.changes.push_front(change);
             return;
         }
-        let Change { request, key, is_side } = change;
+        let Change {
+            request, key, is_side, ..
+        } = change;
         let Some(tenancy) = self.tenancy(request.bucket, request.epoch) else {
             return;
         };

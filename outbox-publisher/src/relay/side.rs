@@ -218,7 +218,7 @@ impl Relay {
         let buckets: Vec<i16> = self
             .tenancies
             .values()
-            .filter(|t| !t.blocked.is_empty() && t.is_looked && !t.is_draining)
+            .filter(|t| !t.blocked.is_empty())
             .map(|t| t.bucket)
             .collect();
         if buckets.is_empty() {
@@ -228,11 +228,20 @@ impl Relay {
         for bucket in buckets {
             let keys: Vec<LaneKey> = self.tenancies[&bucket].blocked.keys().cloned().collect();
             for key in keys {
-                while let Some(item) = self.side_head(bucket, &key, now) {
-                    if !self.try_send_side(bucket, &item, &key, now, commands) {
-                        break;
-                    }
-                }
+                self.send_side_of(bucket, &key, now, commands);
+            }
+        }
+    }
+
+    /// Sends the side rows of one key that may be sent now.
+    pub(super) fn send_side_of(&mut self, bucket: i16, key: &LaneKey, now: Duration, commands: &mut Vec<Command>) {
+        let may_send = |tenancy: &Tenancy| tenancy.is_looked && !tenancy.is_draining;
+        if !self.tenancies.get(&bucket).is_some_and(may_send) {
+            return;
+        }
+        while let Some(item) = self.side_head(bucket, key, now) {
+            if !self.try_send_side(bucket, &item, key, now, commands) {
+                return;
             }
         }
     }
@@ -331,10 +340,12 @@ impl Relay {
             kind: ChangeKind::Park,
             rows,
         };
+        self.clear_suspects(bucket, &key);
         self.changes.push_back(super::settling::Change {
             request,
             key,
             is_side: false,
+            cause: "",
         });
     }
 }
@@ -352,6 +363,14 @@ fn first_queued(blocked: &Blocked) -> Option<(i64, &Item)> {
 }
 
 impl Tenancy {
+    /// The blocked key that a side row belongs to.
+    pub(super) fn side_key(&self, id: i64) -> Option<&LaneKey> {
+        let mut blocked = self.blocked.iter();
+        blocked
+            .find(|(_, blocked)| blocked.side.contains_key(&id))
+            .map(|(key, _)| key)
+    }
+
     /// Side rows that wait in memory.
     pub fn side_rows(&self) -> usize {
         self.blocked.values().map(|blocked| blocked.side.len()).sum()

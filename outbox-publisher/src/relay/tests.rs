@@ -1,181 +1,285 @@
-//! What the relay wants next, fact by fact. Orders that need chance are the simulation's.
+//! The relay between a store and a broker that do what the test says.
 
-use super::*;
-use crate::domain::event::OutboxEvent;
-use crate::domain::marks::Snapshot;
-use crate::domain::topic::TopicFacts;
-use crate::ports::{ChangeKind, ControlAnswer, Held, LookAnswer, ReadAnswer};
+mod lease;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
 use shared::hash;
+use uuid::Uuid;
 
-const LEASE: Duration = Duration::from_secs(10);
-const LIFE: Uuid = Uuid::from_u128(7);
+use super::{Command, Relay};
+use crate::config::Config;
+use crate::domain::event::OutboxEvent;
+use crate::domain::rules::Rules;
+use crate::domain::topic::{Lane, TopicFacts};
+use crate::ports::{
+    ChangeAnswer, ChangeKind, ControlAnswer, Held, LookAnswer, LookRequest, ReadAnswer, SendError, SideRow,
+};
 
-/// A relay whose renewals are not answered unless a test says so; everything else is, at once.
-struct Held64 {
+const TOPIC: &str = "topic";
+const FACTS: TopicFacts = TopicFacts {
+    partitions: 1,
+    record_bytes_max: Some(1 << 20),
+};
+const REFUSED: fn() -> Result<(), SendError> = || Err(SendError::Row("refused".to_owned()));
+
+/// A row in a producer's hands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Sent {
+    id: i64,
+    lane: Lane,
+    generation: u64,
+    token: usize,
+}
+
+/// One relay that holds every bucket, with a store that does what it is asked.
+struct Bench {
     relay: Relay,
-    renewal: Option<Op>,
-    rows: Vec<OutboxEvent>,
-    sent: Vec<i64>,
-    changes: Vec<ChangeKind>,
+    now: Duration,
+    topic: Result<TopicFacts, String>,
+    fresh: Vec<OutboxEvent>,
+    known: BTreeMap<i64, OutboxEvent>,
+    side: BTreeSet<i64>,
+    failed: Vec<i64>,
 }
 
-impl Held64 {
-    /// An owner of all buckets, which it took at zero; these rows are in them.
-    fn with(rows: Vec<OutboxEvent>) -> Self {
-        let config = RelayConfig {
-            lease: LEASE,
-            ..crate::config::Config::default().relay()
+impl Bench {
+    fn new() -> Self {
+        let mut bench = Self {
+            relay: Relay::new(Config::default().relay(), Rules::default(), 1),
+            now: Duration::ZERO,
+            topic: Ok(FACTS),
+            fresh: Vec::new(),
+            known: BTreeMap::new(),
+            side: BTreeSet::new(),
+            failed: Vec::new(),
         };
-        let mut owner = Self {
-            relay: Relay::new(config, Rules::default(), 1),
-            renewal: None,
-            rows: Vec::new(),
-            sent: Vec::new(),
-            changes: Vec::new(),
+        bench.go();
+        assert_eq!(bench.relay.buckets_held(), 64);
+        bench
+    }
+
+    /// Commits a row.
+    fn write(&mut self, id: i64, key: &str) {
+        let (event_id, bytes) = (Uuid::from_u128(id.unsigned_abs().into()), Some(key.as_bytes()));
+        let event = OutboxEvent {
+            id,
+            bucket: hash::bucket_of(bytes, event_id),
+            lane_hash: hash::lane_hash(TOPIC, bytes, event_id),
+            event_id,
+            attempts: 0,
+            topic: TOPIC.to_owned(),
+            key: bytes.map(<[u8]>::to_vec),
+            event_type: "type".to_owned(),
+            content_type: "text/plain".to_owned(),
+            payload: None,
+            headers: None,
+            traceparent: None,
+            tracestate: None,
         };
-        let acquired = |epoch| {
-            (0..64).map(move |bucket| Held {
-                bucket,
-                epoch,
-                low_id: 0,
-            })
-        };
-        for taken in [Vec::new(), acquired(1).collect()] {
-            owner.turn(Duration::ZERO);
-            owner.answer_renewal(taken, Duration::ZERO);
+        self.fresh.push(event.clone());
+        self.known.insert(id, event);
+    }
+
+    /// Two seconds pass; what was sent meanwhile.
+    fn go(&mut self) -> Vec<Sent> {
+        let mut sent = Vec::new();
+        for _ in 0..200 {
+            self.now += Duration::from_millis(10);
+            let commands = self.relay.advance(self.now);
+            self.carry_out(commands, &mut sent);
         }
-        owner.turn(Duration::ZERO); // its first look
-        owner.rows = rows;
-        owner
+        sent
     }
 
-    fn answer_renewal(&mut self, acquired: Vec<Held>, now: Duration) {
-        let op = self.renewal.take().expect("a renewal is under way");
-        let answer = ControlAnswer {
-            kept: (0..64).collect(),
-            acquired,
-            instances: 1,
-            life: LIFE,
-        };
-        self.relay.control_done(op, answer, now);
+    fn report(&mut self, sent: Sent, result: Result<(), SendError>) {
+        let mut commands = Vec::new();
+        let Sent {
+            lane,
+            generation,
+            token,
+            ..
+        } = sent;
+        self.relay
+            .reported(lane, generation, token, result, self.now, &mut commands);
+        self.carry_out(commands, &mut Vec::new());
     }
 
-    /// Carries out what the relay wants, until it wants no more at this time.
-    fn turn(&mut self, now: Duration) {
-        for _ in 0..20 {
-            for command in self.relay.advance(now) {
-                self.carry_out(command, now);
-            }
-        }
-    }
-
-    fn carry_out(&mut self, command: Command, now: Duration) {
-        match command {
-            Command::Control(op, _) => self.renewal = Some(op),
-            Command::Read(op, _) => {
-                let answer = ReadAnswer {
-                    snapshot: Snapshot::default(),
-                    sample: 9,
-                    life: Some(LIFE),
-                    owned: (0..64).collect(),
-                    rows: std::mem::take(&mut self.rows),
-                    ..ReadAnswer::default()
-                };
-                self.relay.read_done(op, answer, now);
-            }
-            Command::Look(op, _) => {
-                let answer = LookAnswer {
-                    life: Some(LIFE),
-                    owned: (0..64).collect(),
-                    ..LookAnswer::default()
-                };
-                self.relay.look_done(op, answer, now);
-            }
-            Command::AskTopic(number, _) => {
-                let facts = TopicFacts {
-                    partitions: 1,
-                    record_bytes_max: 1 << 20,
-                };
-                self.relay.topic_known(number, Ok(facts), now);
-            }
-            Command::Send {
-                lane,
-                generation,
-                token,
-                event,
-                ..
-            } => {
-                self.sent.push(event.id);
-                let mut next = Vec::new();
-                self.relay.reported(lane, generation, token, Ok(()), now, &mut next);
-                for command in next {
-                    self.carry_out(command, now);
+    fn carry_out(&mut self, commands: Vec<Command>, sent: &mut Vec<Sent>) {
+        let (relay, now) = (&mut self.relay, self.now);
+        for command in commands {
+            match command {
+                Command::Send {
+                    lane,
+                    generation,
+                    token,
+                    event,
+                    ..
+                } => sent.push(Sent {
+                    id: event.id,
+                    lane,
+                    generation,
+                    token,
+                }),
+                Command::Rebuild(lane, generation) => relay.producer_rebuilt(lane, generation + 1),
+                Command::AskTopic(number, _) => relay.topic_known(number, self.topic.clone(), now),
+                Command::Control(op, request) => {
+                    let take = |bucket| Held {
+                        bucket,
+                        epoch: 1,
+                        low_id: 0,
+                    };
+                    let answer = ControlAnswer {
+                        kept: request.renew.iter().map(|held| held.bucket).collect(),
+                        acquired: (0..64).take(request.acquire).map(take).collect(),
+                        instances: 1,
+                        life: Uuid::nil(),
+                    };
+                    relay.control_done(op, answer, now);
                 }
+                Command::Read(op, request) => {
+                    let answer = ReadAnswer {
+                        life: Some(Uuid::nil()),
+                        owned: request.buckets.iter().map(|asked| asked.bucket).collect(),
+                        rows: std::mem::take(&mut self.fresh),
+                        ..ReadAnswer::default()
+                    };
+                    relay.read_done(op, answer, now);
+                }
+                Command::Look(op, request) => relay.look_done(op, look(&self.known, &self.side, &request), now),
+                Command::Settle(op, rows) => {
+                    for row in &rows {
+                        self.side.remove(&row.id);
+                    }
+                    relay.settle_done(op, rows.len() as u64);
+                }
+                Command::Change(op, request) => {
+                    let ids: Vec<i64> = request.rows.iter().map(|(id, _)| *id).collect();
+                    match request.kind {
+                        ChangeKind::Fail { .. } => {
+                            self.side.retain(|id| !ids.contains(id));
+                            self.failed.extend(&ids);
+                        }
+                        ChangeKind::Retry { .. } | ChangeKind::Park => self.side.extend(&ids),
+                    }
+                    relay.change_done(op, ChangeAnswer::Changed(ids), now);
+                }
+                Command::Mark(op) => relay.mark_done(op, 0),
+                Command::Locks(op, _) => relay.locks_done(op, 0, &[]),
             }
-            Command::Change(_, request) => self.changes.push(request.kind),
-            Command::Mark(..) | Command::Settle(..) | Command::Locks(..) | Command::Rebuild(..) => {}
         }
     }
 }
 
-fn event(id: i64, bucket: i16) -> OutboxEvent {
-    let (key, event_id) = (b"K".to_vec(), Uuid::from_u128(id as u128));
-    OutboxEvent {
-        id,
-        bucket,
-        lane_hash: hash::lane_hash("t", Some(&key), event_id),
-        event_id,
-        attempts: 0,
-        topic: "t".to_owned(),
-        key: Some(key),
-        event_type: String::new(),
-        content_type: String::new(),
-        payload: None,
-        headers: None,
-        traceparent: None,
-        tracestate: None,
+fn look(known: &BTreeMap<i64, OutboxEvent>, side: &BTreeSet<i64>, request: &LookRequest) -> LookAnswer {
+    let row = |id| SideRow {
+        event: OutboxEvent::clone(&known[id]),
+        due_in: Duration::ZERO,
+    };
+    LookAnswer {
+        life: Some(Uuid::nil()),
+        owned: request.buckets.iter().map(|asked| asked.bucket).collect(),
+        rows: side.iter().map(row).collect(),
+        ..LookAnswer::default()
     }
 }
 
-fn bucket() -> i16 {
-    hash::bucket_of(Some(b"K"), Uuid::nil())
+fn bucket(key: &str) -> i16 {
+    hash::bucket_of(Some(key.as_bytes()), Uuid::nil())
+}
+
+/// Two keys, the first in a bucket that is served before the second's.
+fn keys() -> (String, String) {
+    let key = |at: i16| (0..).map(|n| format!("key-{n}")).find(|key| bucket(key) == at);
+    (key(1).expect("some key"), key(50).expect("some key"))
+}
+
+fn ids(sent: &[Sent]) -> Vec<i64> {
+    sent.iter().map(|sent| sent.id).collect()
 }
 
 #[test]
-fn an_owner_stops_producing_when_its_lease_may_be_over_and_goes_on_when_it_is_renewed() {
-    // given an owner whose next renewal is never answered, and rows that it reads meanwhile
-    let late = LEASE.mul_f64(0.9);
-    let mut owner = Held64::with(vec![event(1, bucket())]);
-    owner.turn(LEASE / 10);
-    assert_eq!(owner.sent, [1], "while the lease lasts");
-    owner.relay.wake(LEASE / 10);
-    owner.rows = vec![event(2, bucket())];
-    // when its own clock nears the end of the lease
-    owner.turn(late);
-    // then it has the row in hand and does not send it
-    assert_eq!((owner.rows.len(), owner.sent.len()), (0, 1));
-    // when the renewal is answered, long after it was sent
-    owner.answer_renewal(Vec::new(), late);
-    owner.turn(late);
-    // then it still does not: the lease counts from the sending
-    assert_eq!(owner.sent, [1]);
-    // when a renewal sent now is answered
-    owner.answer_renewal(Vec::new(), late);
-    owner.turn(late);
-    // then
-    assert_eq!(owner.sent, [1, 2]);
+fn a_stream_of_new_rows_does_not_keep_the_suspects_waiting() {
+    // given: rows of two keys in a batch that was refused
+    let mut bench = Bench::new();
+    let (busy, poison) = keys();
+    bench.write(1, &busy);
+    let first = bench.go();
+    bench.report(first[0], Ok(()));
+    bench.write(2, &busy);
+    bench.write(3, &poison);
+    let batch = bench.go();
+    assert_eq!(ids(&batch), [2, 3], "the window is open");
+    bench.report(batch[0], Ok(()));
+    for attempt in 0..3 {
+        // when: more rows of the busy key wait than can be sent
+        let sent = if attempt == 0 { batch[1] } else { alone(&mut bench, 3) };
+        bench.report(sent, REFUSED());
+        for id in 0..5 {
+            bench.write(10 * (attempt + 1) + id, &busy);
+        }
+
+        // then: the suspect is sent, and alone, before them
+        let suspect = bench.go();
+        assert_eq!(
+            (ids(&suspect), suspect[0].lane),
+            (vec![3], Lane::Probe),
+            "attempt {attempt}"
+        );
+        bench.report(suspect[0], REFUSED());
+    }
+    assert_eq!(bench.relay.take_tally().attempts_failed, 3);
+}
+
+/// Acknowledges everything until the row is sent again.
+fn alone(bench: &mut Bench, id: i64) -> Sent {
+    for _ in 0..50 {
+        let sent = bench.go();
+        for other in sent.iter().filter(|sent| sent.id != id) {
+            bench.report(*other, Ok(()));
+        }
+        if let Some(found) = sent.iter().find(|sent| sent.id == id) {
+            return *found;
+        }
+    }
+    panic!("row {id} is not sent");
 }
 
 #[test]
-fn a_row_whose_bucket_disagrees_with_its_key_is_set_aside_and_never_sent() {
-    // given a row that another hash has put under this bucket: its key has another owner
-    let mut owner = Held64::with(vec![event(1, (bucket() + 1) % 64), event(2, bucket())]);
-    // when
-    owner.turn(Duration::from_secs(1));
-    // then
-    assert_eq!(owner.sent, [2]);
-    let [ChangeKind::Fail { error }] = &owner.changes[..] else {
-        panic!("{:?}", owner.changes);
-    };
-    assert!(error.contains("does not match the key"), "{error}");
+fn followers_of_a_blocked_key_do_not_keep_its_topic_under_suspicion() {
+    // given: a batch of a bad row and its follower, refused
+    let mut bench = Bench::new();
+    let (healthy, poison) = keys();
+    bench.write(1, &healthy);
+    let first = bench.go();
+    bench.report(first[0], Ok(()));
+    bench.write(2, &poison);
+    bench.write(3, &poison);
+    let batch = bench.go();
+    assert_eq!(ids(&batch), [2, 3]);
+    bench.report(batch[0], REFUSED());
+    bench.report(batch[1], REFUSED());
+
+    // when: the bad row was found out, and waits for its next attempt
+    let suspect = bench.go();
+    assert_eq!(ids(&suspect), [2]);
+    bench.report(suspect[0], REFUSED());
+    bench.write(4, &healthy);
+
+    // then: other keys go on through the main producer
+    let sent = bench.go();
+    let healthy = sent.iter().find(|sent| sent.id == 4).expect("sent");
+    assert_eq!(healthy.lane, Lane::Main);
+}
+
+#[test]
+fn what_is_set_aside_is_counted_by_its_cause() {
+    let mut bench = Bench::new();
+    bench.write(1, "key");
+    let row = bench.fresh.last_mut().expect("just written");
+    row.headers = Some(vec![0xff]);
+    bench.go();
+    assert_eq!(bench.failed, [1]);
+    assert_eq!(bench.relay.take_tally().failed, [("headers", 1)].into());
 }
