@@ -232,6 +232,12 @@ impl Tenancy {
         low.max(self.low)
     }
 
+    /// Whether rows of a topic wait here, in memory or behind a blocked key.
+    pub fn waits_for(&self, topic: &str) -> bool {
+        let is_waiting = |item: &Item| !item.progress.is_over() && item.event.topic == topic;
+        self.blocked.keys().any(|key| key.topic() == topic) || self.ring.values().any(is_waiting)
+    }
+
     /// Whether any row is between sending and being marked.
     pub fn is_busy(&self) -> bool {
         let side = self.blocked.values().flat_map(|blocked| blocked.side.values());

@@ -392,11 +392,13 @@ impl Relay {
         std::mem::take(&mut self.tally)
     }
 
-    /// The topics that nothing gets through to, with the reason and since when.
+    /// The topics that nothing gets through to, with the reason and since when, as far as rows in hand
+    /// wait for them: what another instance has taken over, or an operator has removed, proves nothing.
     pub fn troubled_topics(&self) -> impl Iterator<Item = (&str, &crate::domain::topic::Paused)> {
         self.topics
             .iter()
             .filter_map(|topic| Some((topic.name.as_str(), topic.trouble()?)))
+            .filter(|(name, _)| self.tenancies.values().any(|tenancy| tenancy.waits_for(name)))
     }
 
     /// How many buckets are held.

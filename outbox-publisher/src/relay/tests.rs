@@ -274,6 +274,22 @@ fn followers_of_a_blocked_key_do_not_keep_its_topic_under_suspicion() {
 }
 
 #[test]
+fn a_topic_is_in_trouble_only_as_long_as_rows_wait_for_it() {
+    // given
+    let mut bench = Bench::new();
+    bench.topic = Err("unknown topic".to_owned());
+    bench.write(1, "key");
+    bench.go();
+    assert_eq!(bench.relay.troubled_topics().count(), 1);
+
+    // when: its bucket is another instance's
+    bench.relay.lose(bucket("key"), 1);
+
+    // then
+    assert_eq!(bench.relay.troubled_topics().count(), 0);
+}
+
+#[test]
 fn what_is_set_aside_is_counted_by_its_cause() {
     let mut bench = Bench::new();
     bench.write(1, "key");
