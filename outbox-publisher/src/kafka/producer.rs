@@ -38,8 +38,41 @@ pub struct KafkaBroker {
     settings: KafkaSettings,
     facts: UnboundedSender<BrokerFact>,
     lanes: [Slot; 2],
-    /// Whether it is not known that a broker can be reached.
-    is_doubtful: Arc<AtomicBool>,
+    doubt: Arc<Doubt>,
+}
+
+/// Whether a broker can be reached, as far as that is not known, and what stands in the way.
+#[derive(Debug)]
+struct Doubt {
+    is_raised: AtomicBool,
+    /// What the clients last said of a broker. "All brokers are down" alone does not tell a wrong password
+    /// from a wrong address.
+    heard: Mutex<Option<String>>,
+}
+
+impl Doubt {
+    fn new() -> Self {
+        Self {
+            is_raised: AtomicBool::new(true),
+            heard: Mutex::new(None),
+        }
+    }
+
+    fn hear(&self, reason: &str) {
+        *self.heard.lock().expect("no holder panics") = Some(reason.to_owned());
+    }
+
+    /// What is known of the trouble, for people.
+    fn explain(&self, trouble: &str) -> String {
+        match &*self.heard.lock().expect("no holder panics") {
+            Some(heard) => format!("{trouble}; the client last said: {heard}"),
+            None => trouble.to_owned(),
+        }
+    }
+
+    fn end(&self) {
+        *self.heard.lock().expect("no holder panics") = None;
+    }
 }
 
 /// Where the present life of a producer is.
@@ -56,11 +89,17 @@ struct Reports {
     lane: Lane,
     generation: u64,
     is_closed: Arc<AtomicBool>,
-    is_doubtful: Arc<AtomicBool>,
+    doubt: Arc<Doubt>,
     facts: UnboundedSender<BrokerFact>,
 }
 
 impl Reports {
+    /// Says that no broker can be reached.
+    fn tell(&self, reason: String) {
+        self.doubt.is_raised.store(true, Ordering::SeqCst);
+        let _ = self.facts.send(BrokerFact::Unreachable(reason));
+    }
+
     /// Ends this life of the producer, and says so once.
     fn close(&self, reason: &str) {
         if !self.is_closed.swap(true, Ordering::SeqCst) {
@@ -86,9 +125,13 @@ impl ClientContext for Reports {
             return;
         }
         // Trouble with one broker of several is the client's to mend; so is this, but people want to know.
-        if is_no_broker_left(code) {
-            self.is_doubtful.store(true, Ordering::SeqCst);
-            let _ = self.facts.send(BrokerFact::Unreachable(reason.to_owned()));
+        if code == Some(RDKafkaErrorCode::AllBrokersDown) {
+            self.tell(self.doubt.explain(reason));
+            return;
+        }
+        self.doubt.hear(reason);
+        if is_refused(code) {
+            self.tell(reason.to_owned());
         } else {
             tracing::info!("Kafka client: {error}: {reason}");
         }
@@ -125,21 +168,20 @@ impl KafkaBroker {
         if !settings.properties.iter().any(|(name, _)| name == "batch.size") {
             config.set("batch.size", BATCH_BYTES.to_string());
         }
-        let is_doubtful = Arc::new(AtomicBool::new(true));
-        let life =
-            |lane| Life::new(&config, lane, 0, &facts, &is_doubtful).map(|life| Arc::new(Mutex::new(Arc::new(life))));
+        let doubt = Arc::new(Doubt::new());
+        let life = |lane| Life::new(&config, lane, 0, &facts, &doubt).map(|life| Arc::new(Mutex::new(Arc::new(life))));
         let lanes = [life(Lane::Main)?, life(Lane::Probe)?];
-        let (slot, doubtful, told) = (Arc::downgrade(&lanes[0]), Arc::clone(&is_doubtful), facts.clone());
+        let (slot, doubted, told) = (Arc::downgrade(&lanes[0]), Arc::clone(&doubt), facts.clone());
         std::thread::Builder::new()
             .name("kafka-reach".to_owned())
-            .spawn(move || reach(&slot, &doubtful, &told))
+            .spawn(move || reach(&slot, &doubted, &told))
             .context("start a thread")?;
         Ok(Self {
             config,
             settings: settings.clone(),
             facts,
             lanes,
-            is_doubtful,
+            doubt,
         })
     }
 }
@@ -154,15 +196,15 @@ impl Life {
         lane: Lane,
         generation: u64,
         facts: &UnboundedSender<BrokerFact>,
-        is_doubtful: &Arc<AtomicBool>,
+        doubt: &Arc<Doubt>,
     ) -> anyhow::Result<Self> {
         let is_closed = Arc::new(AtomicBool::new(false));
-        let is_doubtful = Arc::clone(is_doubtful);
+        let doubt = Arc::clone(doubt);
         let context = Reports {
             lane,
             generation,
             is_closed: Arc::clone(&is_closed),
-            is_doubtful,
+            doubt,
             facts: facts.clone(),
         };
         let producer = config.create_with_context(context).context("make a producer")?;
@@ -229,7 +271,7 @@ impl Broker for KafkaBroker {
             self.facts.clone(),
             Arc::clone(&self.lanes[lane as usize]),
         );
-        let is_doubtful = Arc::clone(&self.is_doubtful);
+        let doubt = Arc::clone(&self.doubt);
         // Ending a producer blocks.
         std::thread::spawn(move || {
             let old = Arc::clone(&slot.lock().expect("no holder panics"));
@@ -239,7 +281,7 @@ impl Broker for KafkaBroker {
             old.end();
             let generation = generation + 1;
             let life = loop {
-                match Life::new(&config, lane, generation, &facts, &is_doubtful) {
+                match Life::new(&config, lane, generation, &facts, &doubt) {
                     Ok(life) => break life,
                     Err(error) => tracing::error!("producer not made, trying again: {error:#}"),
                 }
@@ -283,31 +325,31 @@ impl Broker for KafkaBroker {
     }
 }
 
-/// Whether the client says that it has no way to the cluster at all.
-fn is_no_broker_left(code: Option<RDKafkaErrorCode>) -> bool {
+/// Whether a broker was found and did not let us in, or none could be found: waiting mends neither.
+fn is_refused(code: Option<RDKafkaErrorCode>) -> bool {
     matches!(
         code,
-        Some(
-            RDKafkaErrorCode::AllBrokersDown
-                | RDKafkaErrorCode::Authentication
-                | RDKafkaErrorCode::SSL
-                | RDKafkaErrorCode::Resolve
-        )
+        Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL | RDKafkaErrorCode::Resolve)
     )
 }
 
 /// Says when a broker has answered, as long as that is in doubt: an idle publisher has no acknowledgements.
-fn reach(slot: &Weak<Mutex<Arc<Life>>>, is_doubtful: &AtomicBool, facts: &UnboundedSender<BrokerFact>) {
+fn reach(slot: &Weak<Mutex<Arc<Life>>>, doubt: &Doubt, facts: &UnboundedSender<BrokerFact>) {
     while let Some(slot) = slot.upgrade() {
-        if is_doubtful.swap(false, Ordering::SeqCst) {
+        if doubt.is_raised.swap(false, Ordering::SeqCst) {
             let life = Arc::clone(&slot.lock().expect("no holder panics"));
             drop(slot);
             match life.producer.client().fetch_metadata(None, METADATA_WAIT) {
-                Ok(_) if is_doubtful.load(Ordering::SeqCst) => {} // lost again meanwhile
-                Ok(_) => drop(facts.send(BrokerFact::Reached)),
+                Ok(_) if doubt.is_raised.load(Ordering::SeqCst) => {} // lost again meanwhile
+                Ok(_) => {
+                    doubt.end();
+                    let _ = facts.send(BrokerFact::Reached);
+                }
                 Err(error) => {
-                    is_doubtful.store(true, Ordering::SeqCst);
-                    let _ = facts.send(BrokerFact::Unreachable(format!("no broker answers: {error}")));
+                    doubt.is_raised.store(true, Ordering::SeqCst);
+                    let _ = facts.send(BrokerFact::Unreachable(
+                        doubt.explain(&format!("no broker answers: {error}")),
+                    ));
                 }
             }
         }
