@@ -1,9 +1,11 @@
 //! Which Kafka and which Postgres the tests and the demo stand on: `STACK` of the environment.
 
+mod choice;
+
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection};
 use tokio::sync::{Mutex, OnceCell};
@@ -13,113 +15,8 @@ use crate::mock::MockKafka;
 use crate::postgres::{self, Postgres};
 use crate::topics;
 
-/// The address settings of the `env` stack.
-const DATABASE_VARIABLE: &str = "CLAIMFIRST__DATABASE__URL";
-const BROKERS_VARIABLE: &str = "CLAIMFIRST__KAFKA__BROKERS";
-
-/// A kind of stack.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StackKind {
-    /// Addresses from the environment; nothing of it is ours to stop.
-    Env,
-    /// Private Postgres, and librdkafka's mock cluster in this process.
-    Embedded,
-    /// Private Postgres, and Apache Kafka from its jars.
-    Kafka,
-}
-
-impl StackKind {
-    /// The name in `STACK` and in reports.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Env => "env",
-            Self::Embedded => "embedded",
-            Self::Kafka => "kafka",
-        }
-    }
-}
-
-/// What a scenario may need that not every stack has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ability {
-    /// The broker drops a resend of an idempotent producer and refuses a gap in its sequences.
-    ProducerState,
-    /// Transactions that mean something.
-    Transactions,
-    /// Topic settings, and the admin protocol at all.
-    Admin,
-    /// A broker that may be killed, frozen and restarted.
-    BrokerProcess,
-    /// More than 5 MiB in a partition.
-    LongTopics,
-    /// A fetch that is answered as soon as there is something.
-    PromptFetch,
-    /// A Postgres that may be killed, frozen and restarted.
-    DatabaseProcess,
-    /// Brokers that name a proxy's address to their clients.
-    BrokerRoutes,
-}
-
-/// A stack kind with the reason for it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Choice {
-    /// What was chosen.
-    pub kind: StackKind,
-    /// Why, for people.
-    pub reason: String,
-}
-
-impl Choice {
-    /// Reads `STACK` and looks at what this machine has.
-    pub fn from_environment() -> anyhow::Result<Self> {
-        let wanted = std::env::var("STACK").unwrap_or_else(|_| "auto".to_owned());
-        let has = Found {
-            addresses: [DATABASE_VARIABLE, BROKERS_VARIABLE]
-                .iter()
-                .all(|name| std::env::var_os(name).is_some()),
-            jars: Kafka::jars().is_dir(),
-            binaries: Postgres::local_binaries().is_some(),
-        };
-        Self::choose(&wanted, &has)
-    }
-
-    fn choose(wanted: &str, has: &Found) -> anyhow::Result<Self> {
-        let chosen = |kind, reason: &str| {
-            Ok(Self {
-                kind,
-                reason: reason.to_owned(),
-            })
-        };
-        match wanted {
-            "env" if has.addresses => chosen(StackKind::Env, "STACK=env"),
-            "env" => bail!("STACK=env needs {DATABASE_VARIABLE} and {BROKERS_VARIABLE}"),
-            "embedded" => chosen(StackKind::Embedded, "STACK=embedded"),
-            "kafka" => chosen(StackKind::Kafka, "STACK=kafka"),
-            "containers" => bail!("STACK=containers is not available in this version; take env, embedded or kafka"),
-            "auto" | "" if has.addresses => chosen(StackKind::Env, "both addresses are set"),
-            "auto" | "" if has.jars && has.binaries => chosen(
-                StackKind::Kafka,
-                "Kafka's jars are in .stack/kafka, Postgres' binaries on this machine",
-            ),
-            "auto" | "" if has.binaries => chosen(
-                StackKind::Embedded,
-                "Postgres' binaries are on this machine, Kafka's jars are not fetched (`.ci/install kafka`)",
-            ),
-            "auto" | "" => bail!(
-                "neither addresses ({DATABASE_VARIABLE}, {BROKERS_VARIABLE}) nor a local Postgres: `.ci/install` \
-                 installs Postgres and fetches Kafka"
-            ),
-            other => bail!("STACK={other} is none of auto, env, embedded, kafka, containers"),
-        }
-    }
-}
-
-/// What the choice depends on.
-struct Found {
-    addresses: bool,
-    jars: bool,
-    binaries: bool,
-}
+pub use choice::{Ability, Choice, StackKind};
+use choice::{BROKERS_VARIABLE, DATABASE_VARIABLE};
 
 /// Kafka and Postgres, running.
 #[derive(Debug)]
@@ -266,31 +163,7 @@ impl Stack {
 
     /// Why this stack cannot show something, or `None` if it can.
     pub fn lacks(&self, ability: Ability) -> Option<&'static str> {
-        match (self.choice.kind, ability) {
-            (StackKind::Kafka, _) | (StackKind::Embedded, Ability::DatabaseProcess) => None,
-            (StackKind::Embedded, Ability::ProducerState) => {
-                Some("the mock cluster keeps no producer state: it writes a resend twice")
-            }
-            (StackKind::Embedded, Ability::Transactions) => Some("the mock cluster only pretends transactions"),
-            (StackKind::Embedded, Ability::Admin) => Some("the mock cluster has no admin protocol"),
-            (StackKind::Embedded, Ability::BrokerProcess | Ability::BrokerRoutes) => {
-                Some("the mock cluster lives in the test's own process")
-            }
-            (StackKind::Embedded, Ability::LongTopics) => Some("the mock cluster keeps 5 MiB of a partition"),
-            (StackKind::Embedded, Ability::PromptFetch) => {
-                Some("the mock cluster answers a fetch that found nothing after its longest wait")
-            }
-            (StackKind::Env, Ability::BrokerProcess | Ability::BrokerRoutes) => Some("the given brokers are not ours"),
-            (StackKind::Env, Ability::DatabaseProcess) => Some("the given Postgres is not ours"),
-            (
-                StackKind::Env,
-                Ability::ProducerState
-                | Ability::Transactions
-                | Ability::Admin
-                | Ability::LongTopics
-                | Ability::PromptFetch,
-            ) => None,
-        }
+        self.choice.kind.lacks(ability)
     }
 
     /// Says that `test` is skipped if the stack lacks one of the abilities; true means: return now.
@@ -419,34 +292,6 @@ fn with_database(url: &str, name: &str) -> anyhow::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn choose(wanted: &str, addresses: bool, jars: bool, binaries: bool) -> Result<StackKind, String> {
-        Choice::choose(
-            wanted,
-            &Found {
-                addresses,
-                jars,
-                binaries,
-            },
-        )
-        .map(|choice| choice.kind)
-        .map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn auto_takes_addresses_then_jars_then_the_mock() {
-        assert_eq!(choose("auto", true, true, true), Ok(StackKind::Env));
-        assert_eq!(choose("auto", false, true, true), Ok(StackKind::Kafka));
-        assert_eq!(choose("auto", false, false, true), Ok(StackKind::Embedded));
-        assert!(choose("auto", false, false, false).is_err_and(|text| text.contains(".ci/install")));
-    }
-
-    #[test]
-    fn what_cannot_be_had_is_refused_with_its_reason() {
-        assert!(choose("env", false, true, true).is_err_and(|text| text.contains(BROKERS_VARIABLE)));
-        assert!(choose("containers", true, true, true).is_err_and(|text| text.contains("not available")));
-        assert!(choose("docker", true, true, true).is_err_and(|text| text.contains("none of")));
-    }
 
     #[test]
     fn an_address_keeps_everything_but_its_database() {

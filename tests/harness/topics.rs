@@ -1,16 +1,16 @@
 //! Records written, read back, and the offsets of a group.
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+mod read;
+mod write;
 
-use anyhow::{Context, bail, ensure};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::client::{ClientContext, DefaultClientContext};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use crate::wait::{self, Seen};
@@ -154,7 +154,7 @@ pub async fn alter(brokers: &str, name: &str, settings: &[(&str, &str)]) -> anyh
 /// Writes records with an idempotent producer, in order per partition, and returns where each one lies.
 pub async fn produce(brokers: &str, topic: &str, records: Vec<Record>) -> anyhow::Result<Vec<(i32, i64)>> {
     let (brokers, topic) = (brokers.to_owned(), topic.to_owned());
-    blocking(move || Writer::new(&brokers)?.write(&topic, &records)).await
+    blocking(move || write::Writer::new(&brokers)?.write(&topic, &records)).await
 }
 
 /// Reads a whole topic, from the beginning to the end that it had when the reading began, by partition
@@ -163,7 +163,7 @@ pub async fn read_all(brokers: &str, topic: &str) -> anyhow::Result<Vec<Read>> {
     let (brokers, topic) = (brokers.to_owned(), topic.to_owned());
     blocking(move || {
         let reaches = reaches_of(&reader(&brokers)?, &topic)?;
-        read_between(&brokers, &topic, &reaches)
+        read::read_between(&brokers, &topic, &reaches)
     })
     .await
 }
@@ -204,173 +204,6 @@ pub async fn committed(brokers: &str, group: &str, topic: &str) -> anyhow::Resul
             .collect()
     })
     .await
-}
-
-/// A producer that remembers what was acknowledged.
-struct Writer {
-    producer: ThreadedProducer<Reports>,
-}
-
-/// Where a record lies, or why it does not.
-type Place = Result<(i32, i64), KafkaError>;
-
-/// The place of each record, by its number. A record without an answer stays `None`.
-#[derive(Default, Clone)]
-struct Reports {
-    places: Arc<Mutex<Vec<Option<Place>>>>,
-}
-
-impl ClientContext for Reports {}
-
-impl ProducerContext for Reports {
-    type DeliveryOpaque = Box<usize>;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, number: Self::DeliveryOpaque) {
-        let place = match result {
-            Ok(record) => Ok((record.partition(), record.offset())),
-            Err((error, _)) => Err(error.clone()),
-        };
-        self.places.lock().unwrap_or_else(PoisonError::into_inner)[*number] = Some(place);
-    }
-}
-
-impl Writer {
-    fn new(brokers: &str) -> anyhow::Result<Self> {
-        let producer = ClientConfig::new()
-            .set("bootstrap.servers", brokers)
-            .set("enable.idempotence", "true")
-            .set("partitioner", "murmur2_random")
-            .set("linger.ms", "2")
-            .set("message.max.bytes", "16777216") // the topic's own limit is the one that counts
-            .create_with_context(Reports::default())
-            .context("make a producer")?;
-        Ok(Self { producer })
-    }
-
-    fn write(self, topic: &str, records: &[Record]) -> anyhow::Result<Vec<(i32, i64)>> {
-        let reports = self.producer.context().clone();
-        reports
-            .places
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .resize_with(records.len(), || None);
-        for (number, record) in records.iter().enumerate() {
-            self.send(topic, number, record)?;
-        }
-        self.producer
-            .flush(PROGRESS_WITHIN)
-            .with_context(|| format!("write to {topic}"))?;
-        let mut places = reports.places.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::take(&mut *places)
-            .into_iter()
-            .enumerate()
-            .map(|(number, place)| {
-                let place = place.with_context(|| format!("record {number} was not answered"))?;
-                place.with_context(|| format!("record {number} was refused by {topic}"))
-            })
-            .collect()
-    }
-
-    fn send(&self, topic: &str, number: usize, record: &Record) -> anyhow::Result<()> {
-        let mut next = BaseRecord::with_opaque_to(topic, Box::new(number));
-        next.key = record.key.as_deref();
-        next.payload = record.value.as_deref();
-        next.partition = record.partition;
-        next.timestamp = record.timestamp;
-        next.headers = to_headers(&record.headers);
-        let began = Instant::now();
-        loop {
-            match self.producer.send(next) {
-                Ok(()) => return Ok(()),
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
-                    ensure!(
-                        began.elapsed() < PROGRESS_WITHIN,
-                        "the producer's queue to {topic} stays full"
-                    );
-                    next = back;
-                    std::thread::sleep(Duration::from_millis(5));
-                }
-                Err((error, _)) => {
-                    return Err(error).with_context(|| format!("send record {number} to {topic}"));
-                }
-            }
-        }
-    }
-}
-
-fn to_headers(headers: &[(String, Option<Vec<u8>>)]) -> Option<OwnedHeaders> {
-    if headers.is_empty() {
-        return None;
-    }
-    let insert = |all: OwnedHeaders, (key, value): &(String, Option<Vec<u8>>)| {
-        all.insert(Header {
-            key,
-            value: value.as_ref(),
-        })
-    };
-    Some(
-        headers
-            .iter()
-            .fold(OwnedHeaders::new_with_capacity(headers.len()), insert),
-    )
-}
-
-fn read_between(brokers: &str, topic: &str, reaches: &[Reach]) -> anyhow::Result<Vec<Read>> {
-    let mut wanted = TopicPartitionList::new();
-    let mut open = std::collections::HashMap::new();
-    for reach in reaches.iter().filter(|reach| reach.low < reach.high) {
-        wanted.add_partition_offset(topic, reach.partition, Offset::Offset(reach.low))?;
-        open.insert(reach.partition, reach.high);
-    }
-    let mut reads = Vec::new();
-    if open.is_empty() {
-        return Ok(reads);
-    }
-    let consumer = reader(brokers)?;
-    consumer.assign(&wanted)?;
-    let mut progress_at = Instant::now();
-    while !open.is_empty() {
-        let standing = progress_at.elapsed();
-        ensure!(
-            standing < PROGRESS_WITHIN,
-            "reading {topic} stands still; partitions and their ends: {open:?}"
-        );
-        match consumer.poll(Duration::from_millis(100)) {
-            Some(Ok(record)) => {
-                progress_at = Instant::now();
-                let high = open.get(&record.partition()).copied();
-                if high.is_some_and(|high| record.offset() < high) {
-                    reads.push(to_read(&record));
-                }
-                if high.is_some_and(|high| record.offset() + 1 >= high) {
-                    open.remove(&record.partition());
-                }
-            }
-            // The last offsets of a partition may hold transaction markers, which are no records.
-            Some(Err(KafkaError::PartitionEOF(partition))) => drop(open.remove(&partition)),
-            // A broker that restarts is away for a while; the deadline above bounds it.
-            Some(Err(_)) | None => {}
-        }
-    }
-    reads.sort_by_key(|read: &Read| (read.partition, read.offset));
-    Ok(reads)
-}
-
-fn to_read(record: &rdkafka::message::BorrowedMessage<'_>) -> Read {
-    let headers = record.headers().map(|headers| {
-        headers
-            .iter()
-            .map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec)))
-            .collect()
-    });
-    Read {
-        partition: record.partition(),
-        offset: record.offset(),
-        key: record.key().map(<[u8]>::to_vec),
-        value: record.payload().map(<[u8]>::to_vec),
-        headers: headers.unwrap_or_default(),
-        timestamp: record.timestamp().to_millis(),
-    }
 }
 
 fn reaches_of(client: &BaseConsumer, topic: &str) -> anyhow::Result<Vec<Reach>> {
