@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`publishing`] | nothing is broken: shares, order, records, what it costs to wait |
 //! | [`refusals`] | what the broker refuses: a record, a batch, a whole topic |
+//! | [`unsendable`] | rows that no broker would take |
 //! | [`takeover`] | publishers that die, stall or come back |
 //! | [`faults`] | Postgres or Kafka away, slow or silent |
 
@@ -11,6 +12,7 @@ mod faults;
 mod publishing;
 mod refusals;
 mod takeover;
+mod unsendable;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

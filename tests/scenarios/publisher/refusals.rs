@@ -22,8 +22,8 @@ use uuid::Uuid;
 use crate::publisher::{Load, Outbox, SOON, cpu_of, event, ids_on, until_readiness};
 
 /// Over the limit of a small topic, under that of the client.
-const LARGE: usize = 6_000;
-const SMALL_LIMIT: &[(&str, &str)] = &[("max.message.bytes", "4000")];
+pub(super) const LARGE: usize = 6_000;
+pub(super) const SMALL_LIMIT: &[(&str, &str)] = &[("max.message.bytes", "4000")];
 const USUAL_LIMIT: &[(&str, &str)] = &[("max.message.bytes", "1048588")];
 
 /// A publisher inside this process, whose rules can be switched off.
@@ -124,7 +124,7 @@ async fn refuse_first_batch(outbox: &Outbox<'_>, topic: &str, rules: Rules) -> a
 }
 
 /// Bytes that no compression makes small.
-fn noise(len: usize) -> Vec<u8> {
+pub(super) fn noise(len: usize) -> Vec<u8> {
     (0..len.div_ceil(16))
         .flat_map(|_| Uuid::new_v4().into_bytes())
         .take(len)
@@ -208,37 +208,6 @@ async fn a_lowered_limit_pauses_its_topic_and_fails_no_row() -> anyhow::Result<(
 }
 
 #[tokio::test]
-async fn a_row_over_the_limit_fails_at_once_and_its_followers_go_on() -> anyhow::Result<()> {
-    // given
-    let outbox = Outbox::shared("oversize").await?;
-    let topic = outbox.topic("oversize", 3, SMALL_LIMIT).await?;
-    let publisher = outbox.publisher("publisher").start().await?;
-    let large = NewEvent::new(topic.as_str(), "test.happened", noise(LARGE)).key("a");
-
-    // when
-    outbox
-        .write(&[
-            event(&topic, "a", "before"),
-            large.clone(),
-            event(&topic, "a", "after"),
-            event(&topic, "b", "other"),
-        ])
-        .await?;
-
-    // then
-    outbox.until_statuses(&[("FAILED", 1), ("PUBLISHED", 3)]).await?;
-    let reason: String = sqlx::query_scalar("select last_error from outbox_failed")
-        .fetch_one(&mut outbox.connect().await?)
-        .await?;
-    assert!(reason.contains("limit of 4000"), "{reason}");
-    assert_eq!(outbox.attempts().await?, 1);
-    outbox
-        .end(vec![publisher], outbox.audit().allow_failed([large.id()]))
-        .await?;
-    Ok(())
-}
-
-#[tokio::test]
 async fn followers_of_a_failed_row_wait_for_its_redrive_where_the_topic_halts() -> anyhow::Result<()> {
     // given
     let outbox = Outbox::shared("halts").await?;
@@ -294,6 +263,54 @@ async fn followers_of_a_failed_row_wait_for_its_redrive_where_the_topic_halts() 
     let order: Vec<_> = ids_on(&reads).into_iter().filter(|id| of_a.contains(id)).collect();
     assert_eq!(order, of_a);
     outbox.end(vec![publisher], outbox.audit()).await?;
+    Ok(())
+}
+
+/// A compacted topic refuses a record without a key: a refusal that only the broker can make.
+#[tokio::test]
+async fn a_refused_record_in_the_middle_of_its_batch_fails_alone() -> anyhow::Result<()> {
+    // given: all that one transaction writes goes to the broker in one batch
+    let outbox = Outbox::shared("middle").await?;
+    let topic = outbox.topic("middle", 1, &[("cleanup.policy", "compact")]).await?;
+    let publisher = outbox
+        .publisher("publisher")
+        .set("KAFKA__PROPERTIES__LINGER_MS", 300)
+        .start()
+        .await?;
+    outbox.write_rounds(&topic, &["a", "b"], 1).await?;
+    outbox.until_statuses(&[("PUBLISHED", 2)]).await?;
+    let poison = NewEvent::new(topic.as_str(), "test.happened", "refused");
+    let of = |n: usize| event(&topic, ["a", "b", "c"][n % 3], &n.to_string());
+    let events: Vec<_> = (0..30)
+        .map(of)
+        .chain([poison.clone()])
+        .chain((30..60).map(of))
+        .collect();
+
+    // when
+    outbox.write(&events).await?;
+
+    // then
+    outbox.until_statuses(&[("FAILED", 1), ("PUBLISHED", 62)]).await?;
+    let failed: Vec<Uuid> = sqlx::query_scalar("select event_id from outbox_failed")
+        .fetch_all(&mut outbox.connect().await?)
+        .await?;
+    assert_eq!(failed, [poison.id()]);
+    assert_eq!(
+        outbox.attempts().await?,
+        4,
+        "the poison row's; its neighbours were refused with it and spent none"
+    );
+    assert!(
+        publisher.metric("outbox_producer_rebuilds_total").await? >= Some(2.0),
+        "the batch was refused whole, then the row alone"
+    );
+    outbox
+        .end(
+            vec![publisher],
+            outbox.audit().allow_failed([poison.id()]).with_faults(),
+        )
+        .await?;
     Ok(())
 }
 
