@@ -38,6 +38,8 @@ struct Bench {
     relay: Relay,
     now: Duration,
     topic: Result<TopicFacts, String>,
+    /// Renewals are not answered.
+    is_mute: bool,
     fresh: Vec<OutboxEvent>,
     known: BTreeMap<i64, OutboxEvent>,
     side: BTreeSet<i64>,
@@ -50,6 +52,7 @@ impl Bench {
             relay: Relay::new(Config::default().relay(), Rules::default(), 1),
             now: Duration::ZERO,
             topic: Ok(FACTS),
+            is_mute: false,
             fresh: Vec::new(),
             known: BTreeMap::new(),
             side: BTreeSet::new(),
@@ -124,6 +127,7 @@ impl Bench {
                 }),
                 Command::Rebuild(lane, generation) => relay.producer_rebuilt(lane, generation + 1),
                 Command::AskTopic(number, _) => relay.topic_known(number, self.topic.clone(), now),
+                Command::Control(..) if self.is_mute => {}
                 Command::Control(op, request) => {
                     let take = |bucket| Held {
                         bucket,
@@ -271,6 +275,25 @@ fn followers_of_a_blocked_key_do_not_keep_its_topic_under_suspicion() {
     let sent = bench.go();
     let healthy = sent.iter().find(|sent| sent.id == 4).expect("sent");
     assert_eq!(healthy.lane, Lane::Main);
+}
+
+#[test]
+fn nothing_is_produced_once_the_lease_may_be_over_by_our_own_clock() {
+    // given
+    let mut bench = Bench::new();
+    bench.write(1, "key");
+    let first = bench.go();
+    bench.report(first[0], Ok(()));
+
+    // when: renewals are not answered, reads are
+    bench.is_mute = true;
+    for _ in 0..5 {
+        bench.go(); // ten seconds: a lease
+    }
+    bench.write(2, "key");
+
+    // then
+    assert_eq!(ids(&bench.go()), [0; 0]);
 }
 
 #[test]
