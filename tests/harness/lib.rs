@@ -10,12 +10,14 @@
 //! | [`postgres`], [`kafka`], [`mock`] | the servers, started, killed, frozen and restarted |
 //! | [`process`] | our two services as real processes |
 //! | [`proxy`] | a network that delays, cuts, swallows answers and holds frames back |
+//! | [`certificates`] | an authority of our own, for servers that encrypt |
 //! | [`topics`], [`input`] | records written and read back; a realistic stream of them |
 //! | [`wait`] | waiting for a condition on a value, with a deadline |
 //! | [`invariants`], [`report`] | what must hold at the end; the facts for people and machines |
 //!
 //! Everything started here ends with the process that started it, also when that is killed.
 
+pub mod certificates;
 pub mod children;
 pub mod folders;
 pub mod input;

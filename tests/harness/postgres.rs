@@ -264,6 +264,14 @@ pub async fn connect(url: &str) -> anyhow::Result<PgConnection> {
         .context("connect to Postgres")
 }
 
+/// Gives a file to the account that our servers run as: of keys, Postgres takes only its own.
+pub fn give(file: &Path) -> anyhow::Result<()> {
+    if let Some(user) = ServerUser::needed()? {
+        chown(file, Some(user.uid), Some(user.gid)).with_context(|| format!("give {} away", file.display()))?;
+    }
+    Ok(())
+}
+
 impl ServerUser {
     /// The account `postgres` if we are root, nothing otherwise.
     fn needed() -> anyhow::Result<Option<Self>> {

@@ -97,6 +97,11 @@ impl Proxy {
         Self::start(&route.hops, Framing::Kafka)
     }
 
+    /// The same where the way is encrypted: it carries bytes and understands none of them.
+    pub fn for_encrypted_kafka(route: &Route<'_>) -> anyhow::Result<Self> {
+        Self::start(&route.hops, Framing::Raw)
+    }
+
     fn start(hops: &[Hop], framing: Framing) -> anyhow::Result<Self> {
         let network = Arc::new(Network {
             framing,

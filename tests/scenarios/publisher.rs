@@ -7,7 +7,9 @@
 //! | [`unsendable`] | rows that no broker would take |
 //! | [`takeover`] | publishers that die, stall or come back |
 //! | [`faults`] | Postgres or Kafka away, slow or silent |
+//! | [`encrypted`] | servers that encrypt and ask for a password |
 
+mod encrypted;
 mod faults;
 mod publishing;
 mod refusals;
