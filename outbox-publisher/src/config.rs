@@ -193,6 +193,7 @@ impl Settings for Config {
             ("retry.attempts_max", u64::from(self.retry.attempts_max)),
             ("retry.pause_initial_ms", self.retry.pause_initial_ms),
             ("retry.topic_pause_initial_ms", self.retry.topic_pause_initial_ms),
+            ("retry.topic_refresh_seconds", self.retry.topic_refresh_seconds),
             ("retention.leaf_rows", self.retention.leaf_rows.max(0) as u64),
             ("retention.leaves_ahead", self.retention.leaves_ahead.max(0) as u64),
             ("retention.interval_seconds", self.retention.interval_seconds),
@@ -320,9 +321,16 @@ mod tests {
             ("OUTBOX__LEASE__DURATION_MS", "2000"),
             ("OUTBOX__RELAY__BUCKET_ROWS_MAX", "1"),
             ("OUTBOX__RETRY__ATTEMPTS_MAX", "0"),
+            ("OUTBOX__RETRY__TOPIC_REFRESH_SECONDS", "0"),
         ];
         let text = load(&[&NEEDED[..], &bad[..]].concat()).unwrap_err();
-        for key in ["lease.duration_ms", "relay.bucket_rows_max", "retry.attempts_max"] {
+        let keys = [
+            "lease.duration_ms",
+            "relay.bucket_rows_max",
+            "retry.attempts_max",
+            "retry.topic_refresh_seconds",
+        ];
+        for key in keys {
             assert!(text.contains(key), "{key} is not named in: {text}");
         }
     }

@@ -97,15 +97,17 @@ impl Bench {
     }
 
     fn report(&mut self, sent: Sent, result: Result<(), SendError>) {
+        self.report_batch(&[sent], result);
+    }
+
+    /// Rows of one batch have one fate, told before anything follows from it.
+    fn report_batch(&mut self, batch: &[Sent], result: Result<(), SendError>) {
         let mut commands = Vec::new();
-        let Sent {
-            lane,
-            generation,
-            token,
-            ..
-        } = sent;
-        self.relay
-            .reported(lane, generation, token, result, self.now, &mut commands);
+        for sent in batch {
+            let (lane, generation, result) = (sent.lane, sent.generation, result.clone());
+            self.relay
+                .reported(lane, generation, sent.token, result, self.now, &mut commands);
+        }
         self.carry_out(commands, &mut Vec::new());
     }
 
@@ -262,8 +264,7 @@ fn followers_of_a_blocked_key_do_not_keep_its_topic_under_suspicion() {
     bench.write(3, &poison);
     let batch = bench.go();
     assert_eq!(ids(&batch), [2, 3]);
-    bench.report(batch[0], REFUSED());
-    bench.report(batch[1], REFUSED());
+    bench.report_batch(&batch, REFUSED());
 
     // when: the bad row was found out, and waits for its next attempt
     let suspect = bench.go();
