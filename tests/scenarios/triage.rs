@@ -18,8 +18,6 @@ mod claiming;
 mod conformance;
 mod crashing;
 mod dead_letters;
-#[path = "../conformance/inbox.rs"]
-mod inbox_cases;
 mod leaves;
 mod outages;
 mod rebalancing;

@@ -6,11 +6,10 @@ use std::time::Duration;
 use harness::{Database, Stack};
 use shared::config::DatabaseSettings;
 use shared::postgres::Session;
+use simulation::inbox::{self, Subject, TOPIC};
 use sqlx::Connection;
 use triage_service::domain::outcome::OutboxEvent;
 use triage_service::postgres::{InboxOptions, PgInbox};
-
-use super::inbox_cases::{self, Bench, TOPIC, with_all_cases};
 
 /// A statement that has not been answered by then waits for another transaction.
 const PATIENCE: Duration = Duration::from_millis(300);
@@ -34,7 +33,7 @@ impl OnPostgres {
     }
 }
 
-impl Bench for OnPostgres {
+impl Subject for OnPostgres {
     type Inbox = PgInbox;
 
     fn worker(&self) -> PgInbox {
@@ -67,13 +66,13 @@ macro_rules! on_postgres {
     ($($case:ident)+) => {
         $(#[tokio::test]
         async fn $case() -> anyhow::Result<()> {
-            let bench = OnPostgres::new(stringify!($case)).await?;
-            inbox_cases::$case(&bench).await;
-            let OnPostgres { database, inbox } = bench;
+            let store = OnPostgres::new(stringify!($case)).await?;
+            inbox::$case(&store).await;
+            let OnPostgres { database, inbox } = store;
             drop(inbox);
             Stack::shared().await?.drop_database(&database).await
         })+
     };
 }
 
-with_all_cases!(on_postgres);
+simulation::inbox_cases!(on_postgres);

@@ -5,11 +5,11 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use shared::headers::Headers;
+use simulation::inbox::{self, Subject, id, source};
 use triage_service::domain::outcome::OutboxEvent;
 use triage_service::domain::record::Record;
 
 use crate::inbox::{Connection, SharedStore};
-use crate::inbox_cases::{self, Bench, id, source, with_all_cases};
 use crate::judge::Judge;
 use crate::setup::{Entry, Kind, OUTCOMES};
 use crate::store::{Store, Trouble};
@@ -72,7 +72,7 @@ impl InMemory {
     }
 }
 
-impl Bench for InMemory {
+impl Subject for InMemory {
     type Inbox = Connection;
 
     fn worker(&self) -> Connection {
@@ -113,10 +113,10 @@ macro_rules! on_the_simulated_store {
     ($($case:ident)+) => {
         $(#[test]
         fn $case() {
-            let bench = InMemory::new();
-            bench.run(inbox_cases::$case(&bench));
+            let memory = InMemory::new();
+            memory.run(inbox::$case(&memory));
         })+
     };
 }
 
-with_all_cases!(on_the_simulated_store);
+simulation::inbox_cases!(on_the_simulated_store);

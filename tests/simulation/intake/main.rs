@@ -3,12 +3,8 @@
 //! Every answer of the store is a point at which the schedule may do something else first: serve another
 //! transaction, cut the connection, move the partition, end the process.
 
-#[path = "../relay/chance.rs"]
-mod chance;
 mod conformance;
 mod inbox;
-#[path = "../../conformance/inbox.rs"]
-mod inbox_cases;
 mod judge;
 mod member;
 mod run;
@@ -20,9 +16,9 @@ mod world;
 
 use std::time::Duration;
 
-use chance::Coverage;
 use run::{rerun_line, run, run_many};
 use setup::{Faults, Setup};
+use simulation::chance::Coverage;
 
 const LEVELS: [Faults; 3] = [Faults::None, Faults::Group, Faults::Database];
 

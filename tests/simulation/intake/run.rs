@@ -5,7 +5,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::chance::Coverage;
+use simulation::chance::Coverage;
+
 use crate::setup::Setup;
 use crate::world::World;
 

@@ -6,6 +6,7 @@ use serde_json::json;
 use shared::envelope::INPUT_RECEIVED;
 use shared::headers::Headers;
 use shared::id::EventId;
+use simulation::chance::Chance;
 use triage_service::config::Settings;
 use triage_service::domain::case::{Accepted, Case};
 use triage_service::domain::decision::Ruling;
@@ -15,8 +16,6 @@ use triage_service::intake::Limits;
 use triage_service::intake::attempt::Triage;
 use triage_service::intake::safeguards::{Safeguard, Safeguards};
 use uuid::Uuid;
-
-use crate::chance::Chance;
 
 /// Topic of the outcomes; what is not sent there is a dead letter.
 pub(crate) const OUTCOMES: &str = "outcomes";

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
+use simulation::chance::{Chance, Coverage};
 use triage_service::domain::record::Record;
 use triage_service::intake::attempt::{Tally, Triage};
 use triage_service::intake::batch::BatchId;
 use triage_service::intake::{Assignment, Fact, Intake, Limits, RevokeId, Verdict};
 
-use crate::chance::{Chance, Coverage};
 use crate::inbox::SharedStore;
 use crate::judge::Judge;
 use crate::member::{Held, Member, Revoking};

@@ -16,7 +16,6 @@
 //! failure prints the line that runs its seed again, step by step.
 
 mod broker;
-mod chance;
 mod conformance;
 mod judge;
 mod publisher;
@@ -32,9 +31,9 @@ mod wrong_rules;
 
 use std::time::Duration;
 
-use chance::Coverage;
 use run::{faults_of, level_of, rerun_line, run, run_many};
 use setup::{Faults, Setup};
+use simulation::chance::Coverage;
 
 /// What every set of seeds must have met; the second part only where something goes wrong, the third
 /// only where the database crashes.

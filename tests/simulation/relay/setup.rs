@@ -9,9 +9,9 @@ use outbox_publisher::domain::rules::{Rule, Rules};
 use outbox_publisher::domain::topic::TopicTimes;
 use outbox_publisher::relay::{Halt, RelayConfig};
 use shared::hash;
+use simulation::chance::Chance;
 use uuid::Uuid;
 
-use crate::chance::Chance;
 use crate::rows::{Poison, Transaction};
 
 /// A rule of the store or of the writers that a test may switch off.

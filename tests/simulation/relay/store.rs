@@ -10,9 +10,9 @@ use std::time::Duration;
 use outbox_publisher::domain::event::OutboxEvent;
 use outbox_publisher::domain::marks::{Snapshot, Xid};
 use outbox_publisher::ports::{ChangeAnswer, ChangeKind, ChangeRequest, SettleRow};
+use simulation::chance::Chance;
 use uuid::Uuid;
 
-use crate::chance::Chance;
 use crate::rows::{Event, Lease, Phase, Poison, Row, State, Status, Transaction};
 use crate::setup::StoreRule;
 

@@ -5,9 +5,9 @@ use std::time::Duration;
 use outbox_publisher::domain::topic::Lane;
 use outbox_publisher::ports::SendError;
 use outbox_publisher::relay::{Command, Relay, RelayConfig};
+use simulation::chance::{Chance, Coverage};
 
 use crate::broker::{Broker, Client, Fact, Place, Record};
-use crate::chance::{Chance, Coverage};
 use crate::publisher::{Answer, Progress, Publisher, Question, Statement};
 use crate::rows::{Poison, Status};
 use crate::setup::{Faults, PLACES, Setup, StoreRule, TOPICS, number_of};

@@ -1,6 +1,8 @@
 //! What the intake relies on, asked of every store that stands behind it: one suite for the store of the
 //! simulation and for Postgres, so that they cannot drift apart.
 
+#![allow(missing_docs)] // a case's name says what it shows
+
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -13,27 +15,28 @@ use triage_service::intake::inbox::{Claim, Inbox, InboxError, InboxTransaction, 
 use uuid::Uuid;
 
 /// The topic of all records here.
-pub(crate) const TOPIC: &str = "in";
+pub const TOPIC: &str = "in";
 
 /// A store that is asked, and what is known of it beside its port.
-pub(crate) trait Bench {
+pub trait Subject {
     type Inbox: Inbox;
 
     /// A worker of its own.
     fn worker(&self) -> Self::Inbox;
 
     /// Whether a statement that was sent is still waiting when everything else has been done.
-    async fn waits(&self, statement: impl Future + Unpin) -> bool;
+    fn waits(&self, statement: impl Future + Unpin) -> impl Future<Output = bool>;
 
     /// The same row with something in it that the store refuses to take.
     fn spoilt(&self, row: OutboxEvent) -> OutboxEvent;
 
     /// The offsets of the committed outbox rows, in the order of their ids.
-    async fn appended(&self) -> Vec<i64>;
+    fn appended(&self) -> impl Future<Output = Vec<i64>>;
 }
 
-/// Calls a macro with the names of all cases.
-macro_rules! with_all_cases {
+/// Calls a macro of the caller's with the names of all cases.
+#[macro_export]
+macro_rules! inbox_cases {
     ($each:ident) => {
         $each! {
             a_claim_is_its_first_owners_for_ever
@@ -53,17 +56,15 @@ macro_rules! with_all_cases {
         }
     };
 }
-pub(crate) use with_all_cases;
-
 /// No rows.
 const NOTHING: [i64; 0] = [];
 
 /// The id that the record at an offset would have of its own; cases use those of other records as well.
-pub(crate) fn id(number: i64) -> EventId {
+pub fn id(number: i64) -> EventId {
     EventId::from_uuid(Uuid::from_u128(0x8000_4000_8000_0000_0000_0000 + number as u128))
 }
 
-pub(crate) fn source(offset: i64) -> Coordinates {
+pub fn source(offset: i64) -> Coordinates {
     Coordinates {
         topic: Arc::from(TOPIC),
         partition: 0,
@@ -114,13 +115,13 @@ fn row(offset: i64) -> OutboxEvent {
     }
 }
 
-async fn begin<B: Bench>(bench: &B) -> <B::Inbox as Inbox>::Transaction {
-    bench.worker().begin().await.expect("a transaction begins")
+async fn begin<S: Subject>(store: &S) -> <S::Inbox as Inbox>::Transaction {
+    store.worker().begin().await.expect("a transaction begins")
 }
 
 /// What a transaction of its own claims of these.
-async fn claimed<B: Bench>(bench: &B, claims: &[Claim]) -> Vec<EventId> {
-    let mut transaction = begin(bench).await;
+async fn claimed<S: Subject>(store: &S, claims: &[Claim]) -> Vec<EventId> {
+    let mut transaction = begin(store).await;
     let mut ours = transaction.claim(claims).await.expect("nobody is in the way");
     transaction.commit().await.expect("it commits");
     ours.sort_unstable();
@@ -128,16 +129,16 @@ async fn claimed<B: Bench>(bench: &B, claims: &[Claim]) -> Vec<EventId> {
 }
 
 /// Whether a transaction of its own takes the claim over.
-async fn taken_over<B: Bench>(bench: &B, claim: &Claim) -> bool {
-    let mut transaction = begin(bench).await;
+async fn taken_over<S: Subject>(store: &S, claim: &Claim) -> bool {
+    let mut transaction = begin(store).await;
     let is_taken = transaction.take_over(claim).await.expect("nobody is in the way");
     transaction.commit().await.expect("it commits");
     is_taken
 }
 
 /// The claims as a transaction of its own sees them.
-async fn seen<B: Bench>(bench: &B, numbers: &[i64]) -> Vec<StandingClaim> {
-    let mut transaction = begin(bench).await;
+async fn seen<S: Subject>(store: &S, numbers: &[i64]) -> Vec<StandingClaim> {
+    let mut transaction = begin(store).await;
     let seen = seen_by(&mut transaction, numbers).await;
     transaction.roll_back().await;
     seen
@@ -150,27 +151,27 @@ async fn seen_by<T: InboxTransaction>(transaction: &mut T, numbers: &[i64]) -> V
     seen
 }
 
-pub(crate) async fn a_claim_is_its_first_owners_for_ever<B: Bench>(bench: &B) {
-    assert_eq!(claimed(bench, &[claim(1, 1)]).await, [id(1)]);
-    assert_eq!(claimed(bench, &[claim(1, 2)]).await, []);
-    assert_eq!(seen(bench, &[1]).await, [standing(&claim(1, 1))]);
+pub async fn a_claim_is_its_first_owners_for_ever<S: Subject>(store: &S) {
+    assert_eq!(claimed(store, &[claim(1, 1)]).await, [id(1)]);
+    assert_eq!(claimed(store, &[claim(1, 2)]).await, []);
+    assert_eq!(seen(store, &[1]).await, [standing(&claim(1, 1))]);
 }
 
-pub(crate) async fn only_what_was_claimed_now_comes_back<B: Bench>(bench: &B) {
-    claimed(bench, &[claim(2, 2), claim(4, 4)]).await;
+pub async fn only_what_was_claimed_now_comes_back<S: Subject>(store: &S) {
+    claimed(store, &[claim(2, 2), claim(4, 4)]).await;
     let all = [claim(1, 11), claim(2, 12), claim(3, 13), claim(4, 14), claim(5, 15)];
-    assert_eq!(claimed(bench, &all).await, [id(1), id(3), id(5)]);
+    assert_eq!(claimed(store, &all).await, [id(1), id(3), id(5)]);
     let expected = [claim(1, 11), claim(2, 2), claim(4, 4)];
-    assert_eq!(seen(bench, &[1, 2, 4, 9]).await, expected.each_ref().map(standing));
+    assert_eq!(seen(store, &[1, 2, 4, 9]).await, expected.each_ref().map(standing));
 }
 
-pub(crate) async fn a_claim_under_way_is_waited_for_and_lost_to_its_commit<B: Bench>(bench: &B) {
-    let (mut first, mut second) = (begin(bench).await, begin(bench).await);
+pub async fn a_claim_under_way_is_waited_for_and_lost_to_its_commit<S: Subject>(store: &S) {
+    let (mut first, mut second) = (begin(store).await, begin(store).await);
     first.claim(&[claim(1, 1)]).await.expect("it is free");
     let wanted = [claim(1, 2), claim(2, 3)];
     let ours = {
         let mut waiting = pin!(second.claim(&wanted));
-        assert!(bench.waits(&mut waiting).await);
+        assert!(store.waits(&mut waiting).await);
         first.commit().await.expect("it commits");
         waiting.await.expect("the way is free")
     };
@@ -181,41 +182,41 @@ pub(crate) async fn a_claim_under_way_is_waited_for_and_lost_to_its_commit<B: Be
     second.commit().await.expect("it commits");
 }
 
-pub(crate) async fn a_claim_under_way_is_waited_for_and_won_when_it_is_given_up<B: Bench>(bench: &B) {
-    let (mut first, mut second) = (begin(bench).await, begin(bench).await);
+pub async fn a_claim_under_way_is_waited_for_and_won_when_it_is_given_up<S: Subject>(store: &S) {
+    let (mut first, mut second) = (begin(store).await, begin(store).await);
     first.claim(&[claim(1, 1)]).await.expect("it is free");
     let wanted = [claim(1, 2)];
     let ours = {
         let mut waiting = pin!(second.claim(&wanted));
-        assert!(bench.waits(&mut waiting).await);
+        assert!(store.waits(&mut waiting).await);
         first.roll_back().await;
         waiting.await.expect("the way is free")
     };
     second.commit().await.expect("it commits");
     assert_eq!(ours, [id(1)]);
-    assert_eq!(seen(bench, &[1]).await, [standing(&claim(1, 2))]);
+    assert_eq!(seen(store, &[1]).await, [standing(&claim(1, 2))]);
 }
 
-pub(crate) async fn a_transaction_that_is_dropped_stores_nothing<B: Bench>(bench: &B) {
-    let mut first = begin(bench).await;
+pub async fn a_transaction_that_is_dropped_stores_nothing<S: Subject>(store: &S) {
+    let mut first = begin(store).await;
     first.claim(&[claim(1, 1)]).await.expect("it is free");
     first.append(&[], &[row(1)]).await.expect("rows are taken");
     drop(first);
-    assert_eq!(claimed(bench, &[claim(1, 2)]).await, [id(1)]);
-    assert_eq!(bench.appended().await, NOTHING);
+    assert_eq!(claimed(store, &[claim(1, 2)]).await, [id(1)]);
+    assert_eq!(store.appended().await, NOTHING);
 }
 
-pub(crate) async fn claims_under_way_are_seen_by_their_own_transaction_only<B: Bench>(bench: &B) {
-    let mut first = begin(bench).await;
+pub async fn claims_under_way_are_seen_by_their_own_transaction_only<S: Subject>(store: &S) {
+    let mut first = begin(store).await;
     first.claim(&[claim(1, 1)]).await.expect("it is free");
     assert_eq!(seen_by(&mut first, &[1]).await, [standing(&claim(1, 1))]);
-    assert_eq!(seen(bench, &[1]).await, []);
+    assert_eq!(seen(store, &[1]).await, []);
     first.commit().await.expect("it commits");
-    assert_eq!(seen(bench, &[1]).await, [standing(&claim(1, 1))]);
+    assert_eq!(seen(store, &[1]).await, [standing(&claim(1, 1))]);
 }
 
-pub(crate) async fn what_is_set_aside_later_is_set_aside<B: Bench>(bench: &B) {
-    let mut first = begin(bench).await;
+pub async fn what_is_set_aside_later_is_set_aside<S: Subject>(store: &S) {
+    let mut first = begin(store).await;
     first.claim(&[claim(1, 1), claim(2, 2)]).await.expect("they are free");
     first
         .set_aside(&[(id(2), Reason::Undecodable)])
@@ -224,69 +225,69 @@ pub(crate) async fn what_is_set_aside_later_is_set_aside<B: Bench>(bench: &B) {
     let expected = [claim(1, 1), aside(2, 2)];
     assert_eq!(seen_by(&mut first, &[1, 2]).await, expected.each_ref().map(standing));
     first.commit().await.expect("it commits");
-    assert_eq!(seen(bench, &[1, 2]).await, expected.each_ref().map(standing));
+    assert_eq!(seen(store, &[1, 2]).await, expected.each_ref().map(standing));
 }
 
-pub(crate) async fn a_claim_that_was_set_aside_is_taken_over_once_and_by_another_record<B: Bench>(bench: &B) {
-    claimed(bench, &[aside(1, 1)]).await;
+pub async fn a_claim_that_was_set_aside_is_taken_over_once_and_by_another_record<S: Subject>(store: &S) {
+    claimed(store, &[aside(1, 1)]).await;
     assert!(
-        !taken_over(bench, &claim(1, 1)).await,
+        !taken_over(store, &claim(1, 1)).await,
         "a redelivery is no other record"
     );
-    assert!(taken_over(bench, &aside(1, 2)).await, "set aside again");
-    assert!(taken_over(bench, &claim(1, 3)).await);
-    assert!(!taken_over(bench, &claim(1, 4)).await);
-    assert_eq!(seen(bench, &[1]).await, [standing(&claim(1, 3))]);
+    assert!(taken_over(store, &aside(1, 2)).await, "set aside again");
+    assert!(taken_over(store, &claim(1, 3)).await);
+    assert!(!taken_over(store, &claim(1, 4)).await);
+    assert_eq!(seen(store, &[1]).await, [standing(&claim(1, 3))]);
 }
 
-pub(crate) async fn a_decided_claim_is_not_taken_over<B: Bench>(bench: &B) {
-    claimed(bench, &[claim(1, 1)]).await;
-    assert!(!taken_over(bench, &claim(1, 2)).await);
-    assert!(!taken_over(bench, &claim(2, 2)).await, "nobody has claimed it");
-    assert_eq!(seen(bench, &[1, 2]).await, [standing(&claim(1, 1))]);
+pub async fn a_decided_claim_is_not_taken_over<S: Subject>(store: &S) {
+    claimed(store, &[claim(1, 1)]).await;
+    assert!(!taken_over(store, &claim(1, 2)).await);
+    assert!(!taken_over(store, &claim(2, 2)).await, "nobody has claimed it");
+    assert_eq!(seen(store, &[1, 2]).await, [standing(&claim(1, 1))]);
 }
 
-pub(crate) async fn a_take_over_under_way_is_waited_for_and_lost_to_its_commit<B: Bench>(bench: &B) {
-    claimed(bench, &[aside(1, 1)]).await;
-    let (mut first, mut second) = (begin(bench).await, begin(bench).await);
+pub async fn a_take_over_under_way_is_waited_for_and_lost_to_its_commit<S: Subject>(store: &S) {
+    claimed(store, &[aside(1, 1)]).await;
+    let (mut first, mut second) = (begin(store).await, begin(store).await);
     assert!(first.take_over(&claim(1, 2)).await.expect("nobody is in the way"));
-    assert_eq!(seen(bench, &[1]).await, [standing(&aside(1, 1))]);
+    assert_eq!(seen(store, &[1]).await, [standing(&aside(1, 1))]);
     let wanted = claim(1, 3);
     let is_taken = {
         let mut waiting = pin!(second.take_over(&wanted));
-        assert!(bench.waits(&mut waiting).await);
+        assert!(store.waits(&mut waiting).await);
         first.commit().await.expect("it commits");
         waiting.await.expect("the way is free")
     };
     second.commit().await.expect("it commits");
     assert!(!is_taken);
-    assert_eq!(seen(bench, &[1]).await, [standing(&claim(1, 2))]);
+    assert_eq!(seen(store, &[1]).await, [standing(&claim(1, 2))]);
 }
 
-pub(crate) async fn a_take_over_under_way_is_waited_for_and_won_when_it_is_given_up<B: Bench>(bench: &B) {
-    claimed(bench, &[aside(1, 1)]).await;
-    let (mut first, mut second) = (begin(bench).await, begin(bench).await);
+pub async fn a_take_over_under_way_is_waited_for_and_won_when_it_is_given_up<S: Subject>(store: &S) {
+    claimed(store, &[aside(1, 1)]).await;
+    let (mut first, mut second) = (begin(store).await, begin(store).await);
     assert!(first.take_over(&claim(1, 2)).await.expect("nobody is in the way"));
     let wanted = claim(1, 3);
     let is_taken = {
         let mut waiting = pin!(second.take_over(&wanted));
-        assert!(bench.waits(&mut waiting).await);
+        assert!(store.waits(&mut waiting).await);
         first.roll_back().await;
         waiting.await.expect("the way is free")
     };
     second.commit().await.expect("it commits");
     assert!(is_taken);
-    assert_eq!(seen(bench, &[1]).await, [standing(&claim(1, 3))]);
+    assert_eq!(seen(store, &[1]).await, [standing(&claim(1, 3))]);
 }
 
-pub(crate) async fn a_claim_waits_for_a_take_over_under_way_and_loses<B: Bench>(bench: &B) {
-    claimed(bench, &[aside(1, 1)]).await;
-    let (mut first, mut second) = (begin(bench).await, begin(bench).await);
+pub async fn a_claim_waits_for_a_take_over_under_way_and_loses<S: Subject>(store: &S) {
+    claimed(store, &[aside(1, 1)]).await;
+    let (mut first, mut second) = (begin(store).await, begin(store).await);
     assert!(first.take_over(&claim(1, 2)).await.expect("nobody is in the way"));
     let wanted = [claim(1, 3)];
     let ours = {
         let mut waiting = pin!(second.claim(&wanted));
-        assert!(bench.waits(&mut waiting).await);
+        assert!(store.waits(&mut waiting).await);
         first.commit().await.expect("it commits");
         waiting.await.expect("the way is free")
     };
@@ -295,29 +296,29 @@ pub(crate) async fn a_claim_waits_for_a_take_over_under_way_and_loses<B: Bench>(
     second.roll_back().await;
 }
 
-pub(crate) async fn a_data_error_stores_nothing_and_frees_the_claims<B: Bench>(bench: &B) {
-    let mut first = begin(bench).await;
+pub async fn a_data_error_stores_nothing_and_frees_the_claims<S: Subject>(store: &S) {
+    let mut first = begin(store).await;
     first.claim(&[claim(1, 1), claim(2, 2)]).await.expect("they are free");
-    let refused = first.append(&[], &[row(1), bench.spoilt(row(2))]).await;
+    let refused = first.append(&[], &[row(1), store.spoilt(row(2))]).await;
     assert!(matches!(refused, Err(InboxError::Data { .. })), "{refused:?}");
-    assert_eq!(claimed(bench, &[claim(1, 3)]).await, [id(1)]);
-    assert_eq!(seen(bench, &[1, 2]).await, [standing(&claim(1, 3))]);
-    assert_eq!(bench.appended().await, NOTHING);
+    assert_eq!(claimed(store, &[claim(1, 3)]).await, [id(1)]);
+    assert_eq!(seen(store, &[1, 2]).await, [standing(&claim(1, 3))]);
+    assert_eq!(store.appended().await, NOTHING);
 }
 
-pub(crate) async fn rows_are_there_after_the_commit_in_the_order_given<B: Bench>(bench: &B) {
-    let mut given_up = begin(bench).await;
+pub async fn rows_are_there_after_the_commit_in_the_order_given<S: Subject>(store: &S) {
+    let mut given_up = begin(store).await;
     given_up.claim(&[claim(1, 1)]).await.expect("it is free");
     given_up.append(&[], &[row(1)]).await.expect("rows are taken");
     given_up.roll_back().await;
-    let mut first = begin(bench).await;
+    let mut first = begin(store).await;
     first
         .claim(&[claim(1, 7), claim(2, 3), claim(3, 5)])
         .await
         .expect("they are free");
     let rows = [row(7), row(3), row(5)];
     first.append(&[], &rows).await.expect("rows are taken");
-    assert_eq!(bench.appended().await, NOTHING);
+    assert_eq!(store.appended().await, NOTHING);
     first.commit().await.expect("it commits");
-    assert_eq!(bench.appended().await, [7, 3, 5]);
+    assert_eq!(store.appended().await, [7, 3, 5]);
 }

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 /// A xorshift generator.
 #[derive(Debug, Clone)]
-pub(crate) struct Chance(u64);
+pub struct Chance(u64);
 
 impl Chance {
     /// Neighbouring seeds give unrelated runs.
-    pub(crate) fn new(seed: u64) -> Self {
+    pub fn new(seed: u64) -> Self {
         let mut z = seed.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
@@ -16,7 +16,8 @@ impl Chance {
     }
 
     /// Any number.
-    pub(crate) fn draw(&mut self) -> u64 {
+    #[inline]
+    pub fn draw(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -24,40 +25,44 @@ impl Chance {
     }
 
     /// A number below `n`.
-    pub(crate) fn below(&mut self, n: usize) -> usize {
+    #[inline]
+    pub fn below(&mut self, n: usize) -> usize {
         ((self.draw() >> 11) % n as u64) as usize
     }
 
     /// True in `some` of `all` cases.
-    pub(crate) fn odds(&mut self, some: usize, all: usize) -> bool {
+    #[inline]
+    pub fn odds(&mut self, some: usize, all: usize) -> bool {
         self.below(all) < some
     }
 
     /// One of these.
-    pub(crate) fn pick<T: Copy>(&mut self, of: &[T]) -> T {
+    pub fn pick<T: Copy>(&mut self, of: &[T]) -> T {
         of[self.below(of.len())]
     }
 }
 
 /// How often a run met what it is meant to meet: a simulation that never crashes proves nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Coverage(pub(crate) BTreeMap<&'static str, u64>);
+pub struct Coverage(pub BTreeMap<&'static str, u64>);
 
 impl Coverage {
     /// Met once more.
-    pub(crate) fn hit(&mut self, what: &'static str) {
+    #[inline]
+    pub fn hit(&mut self, what: &'static str) {
         self.add(what, 1);
     }
 
     /// Met so many times more.
-    pub(crate) fn add(&mut self, what: &'static str, times: u64) {
+    #[inline]
+    pub fn add(&mut self, what: &'static str, times: u64) {
         if times > 0 {
             *self.0.entry(what).or_default() += times;
         }
     }
 
     /// Both together.
-    pub(crate) fn merge(&mut self, other: &Self) {
+    pub fn merge(&mut self, other: &Self) {
         for (what, times) in &other.0 {
             self.add(what, *times);
         }
