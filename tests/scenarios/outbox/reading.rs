@@ -3,6 +3,9 @@
 //! Everywhere `a` and `b` are events of one key, and `a`'s transaction has committed before `b` is
 //! inserted; `x` moves the cursor of their bucket. Each test runs its interleaving under the rule, and
 //! again without the clause, which must be caught: so the test is known to see what it is there to see.
+//!
+//! They have servers of their own: any transaction on a server that a snapshot names, other databases'
+//! included, gives a read a floor, and so may save what a wrong rule would have lost.
 
 mod late_commits;
 mod long_transactions;

@@ -24,8 +24,9 @@ async fn late_commit(outbox: &Outbox, off: Option<Rule>, beside: &str) -> anyhow
 #[tokio::test]
 async fn late_commit_is_published_before_its_keys_next_event() -> anyhow::Result<()> {
     let keys = Keys::find();
+    let server = Outbox::alone("late_commits", &[]).await?;
     for beside in [&keys.one, &keys.beside, &keys.elsewhere] {
-        let outbox = Outbox::new("late_commit").await?;
+        let outbox = server.another("late_commit").await?;
         assert_eq!(
             late_commit(&outbox, None, beside).await?,
             Seq::InOrder,
@@ -37,7 +38,7 @@ async fn late_commit_is_published_before_its_keys_next_event() -> anyhow::Result
     // then the sweep comes just in time.
     let mut seen = Vec::new();
     for _ in 0..6 {
-        let outbox = Outbox::new("late_commit_two_cursors").await?;
+        let outbox = server.another("late_commit_two_cursors").await?;
         seen.push(late_commit(&outbox, Some(Rule::OneCursor), &keys.beside).await?);
         outbox.remove().await?;
     }
@@ -146,13 +147,12 @@ async fn stalled_writer(outbox: &Outbox, has_trigger: bool) -> anyhow::Result<Se
 
 #[tokio::test]
 async fn writer_stalled_between_its_id_and_its_row_is_waited_for() -> anyhow::Result<()> {
-    let outbox = Outbox::new("stalled_writer").await?;
+    let outbox = Outbox::alone("stalled_writer", &[]).await?;
     assert_eq!(stalled_writer(&outbox, true).await?, Seq::InOrder);
-    outbox.finish().await?;
     // Without the trigger it has an id and no xid: no snapshot names it, and the cursor passes it.
-    let outbox = Outbox::new("stalled_writer_no_trigger").await?;
-    assert_eq!(stalled_writer(&outbox, false).await?, Seq::Lost);
-    outbox.remove().await
+    let other = outbox.another("stalled_writer_no_trigger").await?;
+    assert_eq!(stalled_writer(&other, false).await?, Seq::Lost);
+    outbox.finish().await
 }
 
 #[tokio::test]

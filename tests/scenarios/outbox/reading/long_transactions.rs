@@ -75,11 +75,10 @@ async fn lock_look_up_behind_a_commit(outbox: &Outbox, off: Option<Rule>) -> any
 
 #[tokio::test]
 async fn look_at_locks_counts_only_while_the_transaction_is_still_named() -> anyhow::Result<()> {
-    let outbox = Outbox::new("locks").await?;
+    let outbox = Outbox::alone("locks", &[]).await?;
     assert_eq!(lock_look_up_behind_a_commit(&outbox, None).await?, Seq::InOrder);
-    outbox.finish().await?;
-    let outbox = Outbox::new("locks_believed").await?;
-    let seen = lock_look_up_behind_a_commit(&outbox, Some(Rule::SampleBeforeLookup)).await?;
+    let other = outbox.another("locks_believed").await?;
+    let seen = lock_look_up_behind_a_commit(&other, Some(Rule::SampleBeforeLookup)).await?;
     assert_eq!(seen, Seq::Lost);
-    outbox.remove().await
+    outbox.finish().await
 }

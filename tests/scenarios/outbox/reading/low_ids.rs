@@ -64,13 +64,12 @@ async fn low_id_between_a_read_and_a_mark(outbox: &Outbox, off: Option<Rule>) ->
 
 #[tokio::test]
 async fn low_id_stays_below_the_mark_of_the_last_read() -> anyhow::Result<()> {
-    let outbox = Outbox::new("low_id_last_mark").await?;
+    let outbox = Outbox::alone("low_id_last_mark", &[]).await?;
     assert_eq!(low_id_between_a_read_and_a_mark(&outbox, None).await?, Seq::InOrder);
-    outbox.finish().await?;
-    let outbox = Outbox::new("low_id_newest_mark").await?;
-    let seen = low_id_between_a_read_and_a_mark(&outbox, Some(Rule::LowBelowLastMark)).await?;
+    let other = outbox.another("low_id_newest_mark").await?;
+    let seen = low_id_between_a_read_and_a_mark(&other, Some(Rule::LowBelowLastMark)).await?;
     assert_eq!(seen, Seq::Lost);
-    outbox.remove().await
+    outbox.finish().await
 }
 
 async fn low_id_over_a_running_writer(outbox: &Outbox, off: Option<Rule>) -> anyhow::Result<Seq> {
@@ -87,11 +86,10 @@ async fn low_id_over_a_running_writer(outbox: &Outbox, off: Option<Rule>) -> any
 
 #[tokio::test]
 async fn low_id_stays_below_every_floor() -> anyhow::Result<()> {
-    let outbox = Outbox::new("low_id_floors").await?;
+    let outbox = Outbox::alone("low_id_floors", &[]).await?;
     assert_eq!(low_id_over_a_running_writer(&outbox, None).await?, Seq::InOrder);
-    outbox.finish().await?;
-    let outbox = Outbox::new("low_id_no_floors").await?;
-    let seen = low_id_over_a_running_writer(&outbox, Some(Rule::LowBelowFloors)).await?;
+    let other = outbox.another("low_id_no_floors").await?;
+    let seen = low_id_over_a_running_writer(&other, Some(Rule::LowBelowFloors)).await?;
     assert_eq!(seen, Seq::Lost);
-    outbox.remove().await
+    outbox.finish().await
 }

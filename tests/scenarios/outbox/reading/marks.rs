@@ -94,15 +94,11 @@ async fn mark_during_a_read(outbox: &Outbox, off: Option<Rule>) -> anyhow::Resul
 
 #[tokio::test]
 async fn mark_completed_during_a_read_does_not_count_for_it() -> anyhow::Result<()> {
-    let outbox = Outbox::new("mark_during_read").await?;
+    let outbox = Outbox::alone("mark_during_read", &[]).await?;
     assert_eq!(mark_during_a_read(&outbox, None).await?, Seq::InOrder);
-    outbox.finish().await?;
-    let outbox = Outbox::new("mark_during_read_counted").await?;
-    assert_eq!(
-        mark_during_a_read(&outbox, Some(Rule::MarkBeforeRead)).await?,
-        Seq::Lost
-    );
-    outbox.remove().await
+    let other = outbox.another("mark_during_read_counted").await?;
+    assert_eq!(mark_during_a_read(&other, Some(Rule::MarkBeforeRead)).await?, Seq::Lost);
+    outbox.finish().await
 }
 
 async fn read_older_than_its_settle(outbox: &Outbox, off: Option<Rule>) -> anyhow::Result<Vec<String>> {
@@ -124,11 +120,10 @@ async fn read_older_than_its_settle(outbox: &Outbox, off: Option<Rule>) -> anyho
 
 #[tokio::test]
 async fn row_stays_in_hand_until_a_read_begun_after_its_settle() -> anyhow::Result<()> {
-    let outbox = Outbox::new("ring").await?;
+    let outbox = Outbox::alone("ring", &[]).await?;
     assert_eq!(read_older_than_its_settle(&outbox, None).await?, ["a"]);
-    outbox.finish().await?;
-    let outbox = Outbox::new("ring_forgets").await?;
-    let sent = read_older_than_its_settle(&outbox, Some(Rule::RingUntilRead)).await?;
+    let other = outbox.another("ring_forgets").await?;
+    let sent = read_older_than_its_settle(&other, Some(Rule::RingUntilRead)).await?;
     assert_eq!(sent, ["a", "a"], "a duplicate without any fault");
-    outbox.remove().await
+    outbox.finish().await
 }
