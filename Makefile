@@ -21,10 +21,11 @@ floor: tools postgres kafka
 	cargo build --release
 	STACK=$(if $(filter env,$(STACK)),env,kafka) cargo run --release --quiet --package demo -- --timed
 
-# The services are built first: the scenarios run the real binaries.
+# The services are built first: the scenarios run the real binaries. Scenarios mostly wait, so more of them
+# run at a time than small machines have cores, and fewer than large ones have: each may start servers.
 test: tools postgres $(if $(filter auto kafka,$(STACK)),kafka)
 	cargo build --release
-	cargo test --release --workspace
+	cargo test --release --workspace -- --test-threads=4
 
 check: tools
 	cargo fmt --all --check
