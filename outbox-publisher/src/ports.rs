@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::domain::event::OutboxEvent;
 use crate::domain::marks::{Snapshot, Xid};
-use crate::domain::topic::{Lane, TopicFacts};
+use crate::domain::topic::{Lane, TopicFacts, TopicFault};
 use crate::relay::Halt;
 
 /// Which rows of lane 0 to read: one statement, one snapshot for all buckets.
@@ -134,20 +134,29 @@ pub struct SettleRow {
     pub event_id: Uuid,
 }
 
-/// A change of rows that are not published, fenced by the epoch.
+/// Changes of rows of one bucket that are not published, fenced by the epoch: all in one transaction.
 #[derive(Debug, Clone)]
 pub struct ChangeRequest {
     /// Their bucket.
     pub bucket: i16,
     /// Compared with the lease under a lock.
     pub epoch: i64,
-    /// What to do.
-    pub kind: ChangeKind,
-    /// Id and event id of each.
-    pub rows: Vec<(i64, Uuid)>,
+    /// The rows, none of them twice.
+    pub rows: Vec<ChangeRow>,
 }
 
-/// What is done to rows that are not published.
+/// What is done to one row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChangeRow {
+    /// Its id.
+    pub id: i64,
+    /// Its event id: after a crash of the server an id may be another row's.
+    pub event_id: Uuid,
+    /// What to do.
+    pub kind: ChangeKind,
+}
+
+/// What is done to a row that is not published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ChangeKind {
     /// One more attempt counted; to the side lane, due after the pause.
@@ -303,7 +312,7 @@ pub enum BrokerFact {
         /// The number asked with.
         number: usize,
         /// What it is, or why that is not known.
-        facts: Result<TopicFacts, String>,
+        facts: Result<TopicFacts, TopicFault>,
     },
     /// A broker has answered, after the beginning or after no broker could be reached.
     Reached,

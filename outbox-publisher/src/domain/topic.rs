@@ -28,6 +28,17 @@ impl Lane {
     }
 }
 
+/// Why nothing is known of a topic.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TopicFault {
+    /// No broker answers: every other topic is in the same place.
+    #[error("{0}")]
+    NoAnswer(String),
+    /// The brokers answer, and do not have it or do not let us at it.
+    #[error("{0}")]
+    Refused(String),
+}
+
 /// What the broker says of a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TopicFacts {
@@ -85,6 +96,8 @@ pub struct Paused {
     pub until: Duration,
     /// What went wrong.
     pub reason: String,
+    /// No broker answers, so that other topics take nothing either.
+    pub is_everywhere: bool,
 }
 
 /// Timing of pauses and windows.
@@ -141,7 +154,7 @@ impl Topic {
             if self.facts.is_none() && self.first_limit.is_some() {
                 let reason =
                     "max.message.bytes, known before, cannot be read (is DescribeConfigs still granted?)".to_owned();
-                return self.unknown(reason, now, times, jitter);
+                return self.unknown(TopicFault::Refused(reason), now, times, jitter);
             }
             facts.record_bytes_max = self.facts.and_then(|known| known.record_bytes_max);
             self.facts = Some(facts);
@@ -157,10 +170,13 @@ impl Topic {
     }
 
     /// The broker could not say, or refused.
-    pub fn unknown(&mut self, reason: String, now: Duration, times: &TopicTimes, jitter: f64) {
+    pub fn unknown(&mut self, fault: TopicFault, now: Duration, times: &TopicTimes, jitter: f64) {
         self.is_asking = false;
         self.facts = None;
-        self.pause(reason, now, times, jitter);
+        self.pause(fault.to_string(), now, times, jitter);
+        if let (TopicFault::NoAnswer(_), Some(paused)) = (&fault, &mut self.paused) {
+            paused.is_everywhere = true;
+        }
     }
 
     /// Stops sending for a while: the destination's trouble, no row's.
@@ -168,7 +184,12 @@ impl Topic {
         self.troubles = self.troubles.saturating_add(1);
         let until = now + retry::pause(times.pause_initial, times.pause_max, self.troubles, jitter);
         let since = self.paused.as_ref().map_or(now, |paused| paused.since);
-        self.paused = Some(Paused { since, until, reason });
+        self.paused = Some(Paused {
+            since,
+            until,
+            reason,
+            is_everywhere: false,
+        });
         self.asked_at = None; // what is known of it is asked again before the next try
     }
 
@@ -180,6 +201,11 @@ impl Topic {
     /// Why nothing gets through, while that lasts. A pause that is over counts until a record got through.
     pub fn trouble(&self) -> Option<&Paused> {
         self.paused.as_ref()
+    }
+
+    /// Whether rows that wait for it stand before rows of other topics, which could be sent.
+    pub fn is_in_the_way(&self) -> bool {
+        self.paused.as_ref().is_some_and(|paused| !paused.is_everywhere)
     }
 
     /// Whether nothing may be sent now.

@@ -19,7 +19,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::timeout;
 
 use super::{errors, record};
-use crate::domain::topic::{Lane, TopicFacts};
+use crate::domain::topic::{Lane, TopicFacts, TopicFault};
 use crate::ports::{Broker, BrokerFact, Outgoing, SendError};
 
 /// How long a purged producer may take to report what it held.
@@ -298,9 +298,9 @@ impl Broker for KafkaBroker {
         tokio::spawn(async move {
             let asked = name.clone();
             let partitions = tokio::task::spawn_blocking(move || partitions_of(&life.producer, &asked)).await;
-            let partitions = partitions.unwrap_or_else(|panic| Err(panic.to_string()));
+            let partitions = partitions.unwrap_or_else(|panic| Err(TopicFault::NoAnswer(panic.to_string())));
             let answer = match partitions {
-                Err(reason) => Err(reason),
+                Err(fault) => Err(fault),
                 Ok(partitions) => {
                     let limits = timeout(LIMIT_WAIT, topic_limits(&settings, &[&name])).await;
                     let record_bytes_max = match limits {
@@ -357,20 +357,21 @@ fn reach(slot: &Weak<Mutex<Arc<Life>>>, doubt: &Doubt, facts: &UnboundedSender<B
     }
 }
 
-fn partitions_of(producer: &ThreadedProducer<Reports>, name: &str) -> Result<i32, String> {
+fn partitions_of(producer: &ThreadedProducer<Reports>, name: &str) -> Result<i32, TopicFault> {
     let metadata = producer
         .client()
         .fetch_metadata(Some(name), METADATA_WAIT)
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| TopicFault::NoAnswer(error.to_string()))?;
     let topic = metadata
         .topics()
         .first()
-        .ok_or_else(|| format!("the broker does not name topic {name}"))?;
+        .ok_or_else(|| TopicFault::Refused(format!("the broker does not name topic {name}")))?;
     if let Some(error) = topic.error() {
-        return Err(format!("topic {name}: {}", RDKafkaErrorCode::from(error)));
+        let code = RDKafkaErrorCode::from(error);
+        return Err(TopicFault::Refused(format!("topic {name}: {code}")));
     }
     match i32::try_from(topic.partitions().len()) {
         Ok(count) if count > 0 => Ok(count),
-        _ => Err(format!("topic {name} has no partition")),
+        _ => Err(TopicFault::Refused(format!("topic {name} has no partition"))),
     }
 }

@@ -13,8 +13,8 @@ use super::connection::Slot;
 use crate::domain::event::OutboxEvent;
 use crate::domain::marks::{Snapshot, Xid};
 use crate::ports::{
-    ChangeAnswer, ChangeKind, ChangeRequest, ControlAnswer, ControlRequest, HaltedHead, Held, LookAnswer, LookRequest,
-    OutboxStore, ReadAnswer, ReadRequest, SettleRow, SideRow, StoreError,
+    ChangeAnswer, ChangeKind, ChangeRequest, ChangeRow, ControlAnswer, ControlRequest, HaltedHead, Held, LookAnswer,
+    LookRequest, OutboxStore, ReadAnswer, ReadRequest, SettleRow, SideRow, StoreError,
 };
 use crate::relay::Halt;
 
@@ -33,6 +33,42 @@ pub struct PostgresStore {
     settler: Slot,
     changer: Slot,
     controller: Slot,
+}
+
+/// The columns of change.sql.
+#[derive(Default)]
+struct ChangeColumns {
+    ids: Vec<i64>,
+    event_ids: Vec<Uuid>,
+    lanes: Vec<i16>,
+    attempts: Vec<i32>,
+    pauses_ms: Vec<Option<i64>>,
+    errors: Vec<Option<String>>,
+}
+
+impl ChangeColumns {
+    fn of(rows: &[ChangeRow]) -> Self {
+        let mut columns = Self::default();
+        for row in rows {
+            let (lane, attempts, pause, error) = match &row.kind {
+                ChangeKind::Park => (1, 0, None, None),
+                ChangeKind::Retry { pause, error } => (1, 1, Some(pause.as_millis() as i64), Some(error)),
+                ChangeKind::Fail { error } => (2, 1, None, Some(error)),
+            };
+            columns.ids.push(row.id);
+            columns.event_ids.push(row.event_id);
+            columns.lanes.push(lane);
+            columns.attempts.push(attempts);
+            columns.pauses_ms.push(pause);
+            columns.errors.push(error.map(|error| storable(error.as_str())));
+        }
+        columns
+    }
+}
+
+/// A text column holds no NUL, and no more than helps.
+fn storable(error: &str) -> String {
+    error.replace('\0', "\u{fffd}").chars().take(ERROR_CHARS_MAX).collect()
 }
 
 impl PostgresStore {
@@ -133,29 +169,17 @@ impl OutboxStore for PostgresStore {
     }
 
     async fn change(&self, request: ChangeRequest) -> Result<ChangeAnswer, StoreError> {
-        let (lane, attempts, pause, error) = match &request.kind {
-            ChangeKind::Park => (1_i16, 0_i32, None, None),
-            ChangeKind::Retry { pause, error } => (1, 1, Some(pause.as_millis() as i64), Some(error)),
-            ChangeKind::Fail { error } => (2, 1, None, Some(error)),
-        };
-        // A text column holds no NUL.
-        let error = error.map(|e| {
-            e.replace('\0', "\u{fffd}")
-                .chars()
-                .take(ERROR_CHARS_MAX)
-                .collect::<String>()
-        });
-        let (ids, event_ids): (Vec<i64>, Vec<Uuid>) = request.rows.iter().copied().unzip();
+        let columns = ChangeColumns::of(&request.rows);
         let mut open = self.changer.open().await?;
         let result = sqlx::query_as::<_, (bool, Vec<i64>)>(include_str!("../../queries/change.sql"))
             .bind(request.bucket)
             .bind(request.epoch)
-            .bind(ids)
-            .bind(event_ids)
-            .bind(lane)
-            .bind(attempts)
-            .bind(pause)
-            .bind(error)
+            .bind(columns.ids)
+            .bind(columns.event_ids)
+            .bind(columns.lanes)
+            .bind(columns.attempts)
+            .bind(columns.pauses_ms)
+            .bind(columns.errors)
             .fetch_one(open.connection())
             .await;
         let (is_owner, changed) = open.settle(result)?;

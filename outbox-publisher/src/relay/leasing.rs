@@ -143,7 +143,7 @@ impl Relay {
     pub(super) fn lose(&mut self, bucket: i16, epoch: i64) {
         if self.tenancy(bucket, epoch).is_some() {
             self.forget_bucket(bucket);
-            self.changes.retain(|change| change.request.bucket != bucket);
+            self.changes.forget(bucket);
             self.tally.lost += 1;
         }
     }

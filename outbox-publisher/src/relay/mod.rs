@@ -8,10 +8,12 @@
 //! |---|---|
 //! | `reading` | from where each bucket is read, and what a read means |
 //! | `sending` | which rows go to which producer, and what a delivery report means |
-//! | `settling` | marking what is on its topic; retry, park and fail |
+//! | `settling` | marking what is on its topic |
+//! | `changing` | retry, park and fail |
 //! | `side` | blocked keys: looks, parking, sending side rows in order |
 //! | `leasing` | which buckets are held, how long, what is given back |
 
+mod changing;
 mod flights;
 mod leasing;
 mod reading;
@@ -21,7 +23,7 @@ mod side;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,8 +38,9 @@ use crate::domain::rules::Rules;
 use crate::domain::tenancy::Tenancy;
 use crate::domain::topic::{Lane, Topic, TopicTimes};
 use crate::ports::{ChangeRequest, ControlRequest, LookRequest, ReadRequest, SettleRow};
+use changing::{Changes, Changing};
 use flights::Flights;
-use settling::{Change, Settle};
+use settling::Settle;
 
 /// Bounds and times of a relay.
 #[derive(Debug, Clone)]
@@ -210,13 +213,13 @@ pub struct Relay {
     looking: Option<Looking>,
     marking: Option<Op>,
     settling: Option<Settle>,
-    changing: Option<(Op, Change)>,
+    changing: Option<Changing>,
     controlling: Option<leasing::Controlling>,
     locking: Option<Op>,
     // What waits.
     acked: Vec<settling::Acked>,
     acked_since: Duration,
-    changes: VecDeque<Change>,
+    changes: Changes,
     look_after: BTreeMap<i16, i32>,
     // When.
     next_read: Duration,
@@ -271,7 +274,7 @@ impl Relay {
             locking: None,
             acked: Vec::new(),
             acked_since: Duration::ZERO,
-            changes: VecDeque::new(),
+            changes: Changes::default(),
             look_after: BTreeMap::new(),
             next_read: Duration::ZERO,
             last_read: Duration::ZERO,
@@ -377,8 +380,8 @@ impl Relay {
         if let Some(settle) = self.settling.take() {
             self.unsettle(settle, now);
         }
-        if let Some((_, change)) = self.changing.take() {
-            self.change_unknown(change);
+        if let Some(changing) = self.changing.take() {
+            self.change_unknown(changing);
         }
         self.next_control = now;
         self.next_read = now;

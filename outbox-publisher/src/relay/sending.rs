@@ -10,7 +10,7 @@ use super::{Command, Relay};
 use crate::domain::event::LaneKey;
 use crate::domain::rules::Rule;
 use crate::domain::tenancy::{Item, Progress};
-use crate::domain::topic::{Lane, TopicFacts};
+use crate::domain::topic::{Lane, TopicFacts, TopicFault};
 use crate::ports::SendError;
 use shared::hash;
 
@@ -32,14 +32,14 @@ impl Relay {
     }
 
     /// What the broker said of a topic, or why it could not.
-    pub fn topic_known(&mut self, number: usize, facts: Result<TopicFacts, String>, now: Duration) {
+    pub fn topic_known(&mut self, number: usize, facts: Result<TopicFacts, TopicFault>, now: Duration) {
         let jitter = self.jitter();
         let Some(topic) = self.topics.get_mut(number) else {
             return;
         };
         match facts {
             Ok(facts) => topic.learn(facts, now, &self.config.topics, jitter),
-            Err(reason) => topic.unknown(reason, now, &self.config.topics, jitter),
+            Err(fault) => topic.unknown(fault, now, &self.config.topics, jitter),
         }
         self.dirty_all();
     }

@@ -6,12 +6,13 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::changing::Change;
 use super::{Command, Looking, Op, Relay};
 use crate::domain::event::LaneKey;
 use crate::domain::rules::Rule;
 use crate::domain::tenancy::{Blocked, Item, Progress, Tenancy};
 use crate::domain::topic::Lane;
-use crate::ports::{ChangeKind, ChangeRequest, LookAnswer, LookBucket, LookRequest};
+use crate::ports::{ChangeKind, LookAnswer, LookBucket, LookRequest};
 
 /// At least so long between two looks, however much is wanted.
 const LOOK_PAUSE: Duration = Duration::from_millis(10);
@@ -283,7 +284,8 @@ impl Relay {
     }
 
     /// Moves the queued followers of blocked keys to the side lane. So is what waits for a topic that
-    /// takes nothing, before it fills the ring of its bucket or the memory of the instance.
+    /// takes nothing, before it fills the ring of its bucket or the memory of the instance; unless no broker
+    /// answers: then nothing behind it could be sent either, and an outage must not cost an update per row.
     pub(super) fn park(&mut self, now: Duration) {
         let buckets: Vec<i16> = self
             .tenancies
@@ -302,7 +304,7 @@ impl Relay {
             let mut parked: std::collections::BTreeMap<LaneKey, Vec<(i64, uuid::Uuid)>> = Default::default();
             for id in &tenancy.queued {
                 let Some(item) = tenancy.ring.get(id) else { continue };
-                let waits_for_topic = is_crowded && self.topics[item.topic].trouble().is_some();
+                let waits_for_topic = is_crowded && self.topics[item.topic].is_in_the_way();
                 let is_blocked = tenancy
                     .block_of(&item.event)
                     .is_some_and(|b| is_crowded || !b.may_wait(*id));
@@ -334,16 +336,14 @@ impl Relay {
             tenancy.set(*id, Progress::Changing);
         }
         tenancy.blocked.entry(key.clone()).or_default();
-        let request = ChangeRequest {
+        let epoch = tenancy.epoch;
+        self.clear_suspects(bucket, &key);
+        self.changes.push(Change {
             bucket,
-            epoch: tenancy.epoch,
+            epoch,
+            key,
             kind: ChangeKind::Park,
             rows,
-        };
-        self.clear_suspects(bucket, &key);
-        self.changes.push_back(super::settling::Change {
-            request,
-            key,
             is_side: false,
             cause: "",
         });

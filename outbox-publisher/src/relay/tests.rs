@@ -12,7 +12,7 @@ use super::{Command, Relay};
 use crate::config::Config;
 use crate::domain::event::OutboxEvent;
 use crate::domain::rules::Rules;
-use crate::domain::topic::{Lane, TopicFacts};
+use crate::domain::topic::{Lane, TopicFacts, TopicFault};
 use crate::ports::{
     ChangeAnswer, ChangeKind, ControlAnswer, Held, LookAnswer, LookRequest, ReadAnswer, SendError, SideRow,
 };
@@ -37,13 +37,15 @@ struct Sent {
 struct Bench {
     relay: Relay,
     now: Duration,
-    topic: Result<TopicFacts, String>,
+    topic: Result<TopicFacts, TopicFault>,
     /// Renewals are not answered.
     is_mute: bool,
     fresh: Vec<OutboxEvent>,
     known: BTreeMap<i64, OutboxEvent>,
     side: BTreeSet<i64>,
     failed: Vec<i64>,
+    /// Rows of each statement that retries, parks or fails.
+    changes: Vec<usize>,
 }
 
 impl Bench {
@@ -57,6 +59,7 @@ impl Bench {
             known: BTreeMap::new(),
             side: BTreeSet::new(),
             failed: Vec::new(),
+            changes: Vec::new(),
         };
         bench.go();
         assert_eq!(bench.relay.buckets_held(), 64);
@@ -161,13 +164,16 @@ impl Bench {
                     relay.settle_done(op, rows.len() as u64);
                 }
                 Command::Change(op, request) => {
-                    let ids: Vec<i64> = request.rows.iter().map(|(id, _)| *id).collect();
-                    match request.kind {
-                        ChangeKind::Fail { .. } => {
-                            self.side.retain(|id| !ids.contains(id));
-                            self.failed.extend(&ids);
+                    self.changes.push(request.rows.len());
+                    let ids = request.rows.iter().map(|row| row.id).collect();
+                    for row in request.rows {
+                        match row.kind {
+                            ChangeKind::Fail { .. } => {
+                                self.side.remove(&row.id);
+                                self.failed.push(row.id);
+                            }
+                            ChangeKind::Retry { .. } | ChangeKind::Park => drop(self.side.insert(row.id)),
                         }
-                        ChangeKind::Retry { .. } | ChangeKind::Park => self.side.extend(&ids),
                     }
                     relay.change_done(op, ChangeAnswer::Changed(ids), now);
                 }
@@ -301,7 +307,7 @@ fn nothing_is_produced_once_the_lease_may_be_over_by_our_own_clock() {
 fn a_topic_is_in_trouble_only_as_long_as_rows_wait_for_it() {
     // given
     let mut bench = Bench::new();
-    bench.topic = Err("unknown topic".to_owned());
+    bench.topic = Err(TopicFault::Refused("unknown topic".to_owned()));
     bench.write(1, "key");
     bench.go();
     assert_eq!(bench.relay.troubled_topics().count(), 1);
@@ -311,6 +317,43 @@ fn a_topic_is_in_trouble_only_as_long_as_rows_wait_for_it() {
 
     // then
     assert_eq!(bench.relay.troubled_topics().count(), 0);
+}
+
+#[test]
+fn what_waits_for_a_missing_topic_makes_room_in_one_statement_however_many_its_keys() {
+    // given
+    let mut bench = Bench::new();
+    bench.topic = Err(TopicFault::Refused("unknown topic".to_owned()));
+
+    // when: nearly a ring full of keys of one bucket
+    let keys = (0..).map(|n| format!("key-{n}")).filter(|key| bucket(key) == 1);
+    for (id, key) in (1..=400).zip(keys) {
+        bench.write(id, &key);
+    }
+    bench.go();
+
+    // then
+    assert_eq!(bench.changes, [400]);
+    assert_eq!(bench.relay.take_tally().parked, 400);
+}
+
+#[test]
+fn an_outage_of_all_brokers_moves_no_row() {
+    // given
+    let mut bench = Bench::new();
+    bench.topic = Err(TopicFault::NoAnswer("timed out".to_owned()));
+
+    // when
+    for id in 1..=400 {
+        bench.write(id, "key");
+    }
+    bench.go();
+
+    // then: they wait where they are, and go as soon as a broker answers
+    assert_eq!(bench.changes, [0; 0]);
+    bench.topic = Ok(FACTS);
+    let sent = (0..10).find_map(|_| Some(bench.go()).filter(|sent| !sent.is_empty()));
+    assert_eq!(ids(&sent.expect("sent"))[0], 1);
 }
 
 #[test]

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use outbox_publisher::ports::{
-    ChangeAnswer, ChangeKind, ChangeRequest, ControlRequest, Held, LookBucket, LookRequest, OutboxStore, ReadBucket,
-    ReadRequest, SettleRow,
+    ChangeAnswer, ChangeKind, ChangeRequest, ChangeRow, ControlRequest, Held, LookBucket, LookRequest, OutboxStore,
+    ReadBucket, ReadRequest, SettleRow,
 };
 use outbox_publisher::postgres::PostgresStore;
 use outbox_publisher::relay::Halt;
@@ -72,12 +72,14 @@ impl Owner {
     /// Changes one row.
     pub(crate) async fn change(&self, row: Row, kind: ChangeKind) -> anyhow::Result<ChangeAnswer> {
         let epoch = self.held[&row.bucket].epoch;
-        let rows = vec![(row.id, row.event_id)];
         let request = ChangeRequest {
             bucket: row.bucket,
             epoch,
-            kind,
-            rows,
+            rows: vec![ChangeRow {
+                id: row.id,
+                event_id: row.event_id,
+                kind,
+            }],
         };
         Ok(self.store.change(request).await?)
     }

@@ -1,7 +1,7 @@
 //! What the broker refuses: a record, a batch, a whole topic.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use harness::proxy::{Flow, Proxy};
 use harness::topics;
@@ -415,6 +415,42 @@ async fn events_of_a_missing_topic_wait_and_hold_up_nothing_else() -> anyhow::Re
     outbox.until_statuses(&[("PUBLISHED", 5_011)]).await?;
     assert_eq!(outbox.attempts().await?, 0);
     publisher.ready(SOON).await?;
+    outbox.end(vec![publisher], outbox.audit()).await?;
+    Ok(())
+}
+
+/// A topic that was away has all its keys in the side lane. New events of these keys go on arriving: they must
+/// not keep the keys there.
+#[tokio::test]
+async fn the_backlog_of_a_topic_that_was_away_is_worked_off_under_load() -> anyhow::Result<()> {
+    // given
+    let outbox = Outbox::shared("backlog").await?;
+    let missing = harness::stack::unique("backlog").replace('_', "-");
+    let publisher = outbox.publisher("publisher").start().await?;
+    let load = crate::publisher::Load::start(&outbox, &missing, 2, 30, Duration::from_millis(20));
+    load.more(15_000).await?;
+    eprintln!("parked {:?}", publisher.metric("outbox_parked_events_total").await?);
+
+    let parked = publisher.metric("outbox_parked_events_total").await?;
+    assert!(parked > Some(1_000.0), "{parked:?}");
+
+    // when
+    topics::create(&outbox.brokers, &missing, 3, 1, &[]).await?;
+
+    // then
+    let began = Instant::now();
+    wait::until("no key to be blocked", SOON, || async {
+        let blocked = publisher.metric("outbox_keys_blocked").await?;
+        Ok(Seen::when(blocked, |blocked| *blocked == Some(0.0)))
+    })
+    .await?;
+    eprintln!(
+        "{parked:?} events were parked; no key is blocked {:?} after the topic was made",
+        began.elapsed()
+    );
+    load.stop().await?;
+    outbox.until_nothing_waits().await?;
+    assert_eq!(outbox.attempts().await?, 0);
     outbox.end(vec![publisher], outbox.audit()).await?;
     Ok(())
 }

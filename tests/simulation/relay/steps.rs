@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use outbox_publisher::domain::topic::{Lane, TopicFacts};
+use outbox_publisher::domain::topic::{Lane, TopicFacts, TopicFault};
 use outbox_publisher::ports::SendError;
 
 use crate::broker::{Fact, Frame, Place, Queue, Record, Verdict};
@@ -96,10 +96,10 @@ impl World {
                     partitions: self.partitions,
                     record_bytes_max: Some(1_000_000),
                 };
-                let answer = if is_known {
-                    Ok(facts)
-                } else {
-                    Err("not reachable".to_owned())
+                let answer = match (is_known, self.chance.below(8)) {
+                    (true, _) => Ok(facts),
+                    (false, 0) => Err(TopicFault::NoAnswer("no broker answers".to_owned())),
+                    (false, _) => Err(TopicFault::Refused("unknown topic".to_owned())),
                 };
                 self.publishers[p].relay.topic_known(number, answer, self.now);
                 self.perhaps_advance(p);

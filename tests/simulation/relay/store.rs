@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use outbox_publisher::domain::event::OutboxEvent;
 use outbox_publisher::domain::marks::{Snapshot, Xid};
-use outbox_publisher::ports::{ChangeAnswer, ChangeKind, ChangeRequest, SettleRow};
+use outbox_publisher::ports::{ChangeAnswer, ChangeKind, ChangeRequest, ChangeRow, SettleRow};
 use simulation::chance::Chance;
 use uuid::Uuid;
 
@@ -257,7 +257,7 @@ impl Store {
             return ChangeAnswer::NotOwner;
         }
         let mut changed = Vec::new();
-        for (id, event_id) in &request.rows {
+        for ChangeRow { id, event_id, kind } in &request.rows {
             for at in 0..self.rows.len() {
                 let row = &self.rows[at];
                 let is_named = row.event.id == *id && row.event.event_id == *event_id && self.is_visible(row);
@@ -266,10 +266,10 @@ impl Store {
                     continue;
                 }
                 if row.now.status == Status::Published {
-                    self.fail(format!("PUBLISHED row {id} taken back by {:?}", request.kind));
+                    self.fail(format!("PUBLISHED row {id} taken back by {kind:?}"));
                 }
                 let row = &mut self.rows[at];
-                match &request.kind {
+                match kind {
                     ChangeKind::Park => row.now.lane = 1,
                     ChangeKind::Retry { pause, .. } => {
                         row.now.lane = 1;

@@ -366,9 +366,8 @@ fn brief(command: &Command, world: &World) -> String {
         Command::Settle(op, rows) => format!("settle {op} {:?}", rows.iter().map(|row| row.id).collect::<Vec<_>>()),
         Command::Change(op, request) => {
             format!(
-                "change {op} {:?} {:?} epoch {}",
-                request.kind,
-                request.rows.iter().map(|row| row.0).collect::<Vec<_>>(),
+                "change {op} {:?} epoch {}",
+                request.rows.iter().map(|row| (row.id, &row.kind)).collect::<Vec<_>>(),
                 request.epoch
             )
         }

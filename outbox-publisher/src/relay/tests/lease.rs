@@ -112,7 +112,7 @@ impl Held64 {
                     self.carry_out(command, now);
                 }
             }
-            Command::Change(_, request) => self.changes.push(request.kind),
+            Command::Change(_, request) => self.changes.extend(request.rows.into_iter().map(|row| row.kind)),
             Command::Mark(..) | Command::Settle(..) | Command::Locks(..) | Command::Rebuild(..) => {}
         }
     }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use outbox_publisher::domain::marks::Xid;
 use outbox_publisher::ports::{
-    ChangeAnswer, ChangeKind, ChangeRequest, ControlAnswer, ControlRequest, Held, LookAnswer, LookBucket, LookRequest,
-    ReadAnswer, ReadBucket, ReadRequest, SettleRow,
+    ChangeAnswer, ChangeKind, ChangeRequest, ChangeRow, ControlAnswer, ControlRequest, Held, LookAnswer, LookBucket,
+    LookRequest, ReadAnswer, ReadBucket, ReadRequest, SettleRow,
 };
 use outbox_publisher::relay::Halt;
 use shared::hash;
@@ -114,13 +114,26 @@ pub(crate) trait Fixture: Subject {
         row: SettleRow,
         kind: ChangeKind,
     ) -> impl Future<Output = anyhow::Result<ChangeAnswer>> {
-        let request = ChangeRequest {
-            bucket: row.bucket,
-            epoch: owner.held[&row.bucket].epoch,
+        self.change_rows(owner, vec![(row, kind)])
+    }
+
+    /// Retries, parks and fails rows of one bucket.
+    fn change_rows(
+        &mut self,
+        owner: &Owner,
+        rows: Vec<(SettleRow, ChangeKind)>,
+    ) -> impl Future<Output = anyhow::Result<ChangeAnswer>> {
+        let bucket = rows[0].0.bucket;
+        let rows = rows.into_iter().map(|(row, kind)| ChangeRow {
+            id: row.id,
+            event_id: row.event_id,
             kind,
-            rows: vec![(row.id, row.event_id)],
-        };
-        self.change(request)
+        });
+        self.change(ChangeRequest {
+            bucket,
+            epoch: owner.held[&bucket].epoch,
+            rows: rows.collect(),
+        })
     }
 }
 

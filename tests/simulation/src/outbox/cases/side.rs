@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::ensure;
-use outbox_publisher::ports::{ChangeAnswer, ChangeKind, ChangeRequest, LookAnswer, LookRequest, SettleRow};
+use outbox_publisher::ports::{ChangeAnswer, ChangeKind, LookAnswer, LookRequest, SettleRow};
 use outbox_publisher::relay::Halt;
 use uuid::Uuid;
 
@@ -38,31 +38,30 @@ pub async fn a_change_touches_pending_rows_only(store: &mut impl Subject) -> any
         event_id: Uuid::from_u128(1),
         ..rows[1]
     };
-    let request = ChangeRequest {
-        bucket: rows[0].bucket,
-        epoch: owner.held[&rows[0].bucket].epoch,
-        kind: ChangeKind::Park,
-        rows: [rows[0], stranger, rows[2]].map(|row| (row.id, row.event_id)).to_vec(),
-    };
     // when
-    let answer = store.change(request).await?;
+    let parks = [rows[0], stranger, rows[2]].map(|row| (row, ChangeKind::Park));
+    let answer = store.change_rows(&owner, parks.to_vec()).await?;
     // then
     ensure!(answer == ChangeAnswer::Changed(vec![rows[2].id]), "{answer:?}");
     ensure!(store.ids_above(&owner, rows[0].bucket, 0).await? == Some(vec![rows[1].id]));
     Ok(())
 }
 
-/// A parked row waits behind another: it is due, and has failed at nothing.
+/// A parked row waits behind another: it is due, and has failed at nothing. All of it in one statement.
 pub async fn a_retry_counts_an_attempt_and_waits_and_a_park_does_neither(
     store: &mut impl Subject,
 ) -> anyhow::Result<()> {
     // given
     let owner = store.take(1).await?;
-    let rows = store.committed(&["K", "K"]).await?;
+    let rows = store.committed(&["K", "K", "K"]).await?;
     // when
-    store.change_row(&owner, rows[0], retry()).await?;
-    store.change_row(&owner, rows[1], ChangeKind::Park).await?;
+    let changes = vec![(rows[0], retry()), (rows[1], ChangeKind::Park), (rows[2], fail())];
+    let answer = store.change_rows(&owner, changes).await?;
     // then
+    let ChangeAnswer::Changed(changed) = answer else {
+        anyhow::bail!("{answer:?}");
+    };
+    ensure!(changed.into_iter().collect::<BTreeSet<_>>() == rows.iter().map(|row| row.id).collect());
     let looked = store.look(owner.looks(rows[0].bucket)).await?;
     let [head, follower] = &looked.rows[..] else {
         anyhow::bail!("{looked:?}");
