@@ -2,10 +2,12 @@
 //!
 //! | module | shows |
 //! |---|---|
+//! | [`documents`] | what the documents and the deployment files tell people to type |
 //! | [`outbox`] | the rules of the tables: what is read, in which order, and what each statement changes |
 //! | [`publisher`] | the publisher's process between Postgres and Kafka |
 //! | [`triage`] | the triage service's process between Kafka and Postgres |
 
+mod documents;
 mod outbox;
 mod publisher;
 mod triage;
