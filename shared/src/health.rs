@@ -24,6 +24,9 @@ use tokio_util::sync::CancellationToken;
 use crate::clock;
 use crate::config::HttpSettings;
 
+/// A reason that changes while a part is not ready is logged so often at most: a client that loses its brokers
+/// words it anew several times a second.
+const RETELL_MILLIS: i64 = 10_000;
 /// How long a health check waits for its answer.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -50,6 +53,16 @@ struct Part {
     state: State,
     /// Milliseconds since 1970 of the last change between ready and not ready.
     since: i64,
+    /// Likewise, of its last line in the log.
+    told: i64,
+}
+
+impl Part {
+    /// Whether people want a line about what this part says now.
+    fn is_news(&self, state: &State, now: i64) -> bool {
+        let has_turned = (self.state == State::Ready) != (*state == State::Ready);
+        has_turned || now - self.told >= RETELL_MILLIS
+    }
 }
 
 impl Health {
@@ -64,6 +77,7 @@ impl Health {
                         reason: "starting".to_owned(),
                     },
                     since,
+                    told: 0,
                 },
             )
         };
@@ -79,14 +93,20 @@ impl Health {
         if before.is_some_and(|before| before.state == state) {
             return;
         }
+        let now = clock::unix_millis();
+        let told = before
+            .filter(|before| !before.is_news(&state, now))
+            .map(|before| before.told);
         match &state {
             State::Ready => tracing::info!("{part} is ready"),
-            State::NotReady { reason } => tracing::warn!("{part} is not ready: {reason}"),
+            State::NotReady { reason } if told.is_none() => tracing::warn!("{part} is not ready: {reason}"),
+            State::NotReady { reason } => tracing::debug!("{part} is not ready: {reason}"),
         }
         let since = before
             .filter(|before| (before.state == State::Ready) == (state == State::Ready))
-            .map_or_else(clock::unix_millis, |before| before.since);
-        parts.insert(part, Part { state, since });
+            .map_or(now, |before| before.since);
+        let told = told.unwrap_or(now);
+        parts.insert(part, Part { state, since, told });
     }
 
     /// Notes that a part gets on with its work.

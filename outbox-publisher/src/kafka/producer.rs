@@ -133,7 +133,7 @@ impl ClientContext for Reports {
         if is_refused(code) {
             self.tell(reason.to_owned());
         } else {
-            tracing::info!("Kafka client: {error}: {reason}");
+            tracing::debug!("Kafka client: {error}: {reason}"); // its own log has said so
         }
     }
 }

@@ -106,3 +106,19 @@ fn a_changed_reason_does_not_restart_the_time() {
     health.ready("database");
     assert!(since(&health) > 1);
 }
+
+#[test]
+fn a_reason_that_keeps_changing_is_told_now_and_then() {
+    let away = |reason: &str| State::NotReady {
+        reason: reason.to_owned(),
+    };
+    let part = |state| Part {
+        state,
+        since: 0,
+        told: 50_000,
+    };
+    assert!(!part(away("1/2 brokers are down")).is_news(&away("2/2 brokers are down"), 59_999));
+    assert!(part(away("1/2 brokers are down")).is_news(&away("2/2 brokers are down"), 60_000));
+    assert!(part(away("2/2 brokers are down")).is_news(&State::Ready, 50_001));
+    assert!(part(State::Ready).is_news(&away("2/2 brokers are down"), 50_001));
+}
