@@ -65,7 +65,7 @@ docker_process_sql() {
 
 make_database() {
     [ "$POSTGRES_DB" != postgres ] || return 0
-    POSTGRES_DB=postgres docker_process_sql --set db="$POSTGRES_DB" <<<'CREATE DATABASE :"db" ;'
+    docker_process_sql --dbname postgres --set db="$POSTGRES_DB" <<<'CREATE DATABASE :"db" ;'
 }
 
 run_init_files() {
