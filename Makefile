@@ -4,6 +4,7 @@
 #   make floor    measures both services against a bare client, on Apache Kafka
 #   make test     every test, on the stack that STACK names
 #   make check    formatting, lints, documentation, and the tests that need no stack
+#   make images       our container images; images-full compiles them inside, wherever it runs
 #
 # STACK=auto|env|embedded|kafka|containers; auto takes the best that is there.
 
@@ -11,7 +12,7 @@ STACK ?= auto
 export STACK
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: demo floor test check tools postgres kafka
+.PHONY: demo floor test check images images-full tools postgres kafka
 
 demo: tools postgres $(if $(filter kafka,$(STACK)),kafka)
 	cargo build --release
@@ -33,6 +34,14 @@ check: tools
 	RUSTDOCFLAGS="--deny warnings" cargo doc --release --workspace --no-deps
 	cargo test --release
 	cargo test --release --package simulation
+
+images:
+	@.ci/stand-ins debian
+	@docker/build-images
+
+images-full:
+	@.ci/stand-ins debian
+	@docker/build-images --full
 
 tools:
 	@.ci/install build

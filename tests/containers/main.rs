@@ -1,0 +1,3 @@
+//! What only containers can show. They run on `STACK=containers` only.
+
+mod shipped;
