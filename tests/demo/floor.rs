@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use harness::feed::{SentAt, Writer};
 use harness::input::Inputs;
 use harness::report::{Goal, Latency};
 use harness::{Ability, Stack, StackKind, Verdict};
 
 use crate::bare;
 use crate::cast::{BUCKETS_HELD, Cast};
-use crate::feed::{SentAt, Writer};
 use crate::scene::Scene;
 use crate::screen::{Screen, grouped, span};
 use crate::tail::Tail;

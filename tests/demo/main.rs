@@ -5,7 +5,6 @@
 
 mod bare;
 mod cast;
-mod feed;
 mod floor;
 mod proof;
 mod scene;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use harness::feed::{Feeder, Pace, SentAt, Writer};
 use harness::input::{Inputs, Kind};
 use harness::report::{Faults, Latency};
 use harness::wait::{self, Seen};
@@ -13,7 +14,6 @@ use harness::{Database, Stack, StackKind};
 use sqlx::Connection;
 
 use crate::cast::{BUCKETS_HELD, Cast, PARTITIONS_HELD};
-use crate::feed::{Feeder, Pace, SentAt, Writer};
 use crate::scene::{LEASE_MS, PARTITIONS, SESSION_MS, Scene};
 use crate::screen::{Counts, Screen, grouped, span};
 use crate::tail::{self, Tail};
@@ -66,7 +66,7 @@ pub(crate) async fn play(stack: &Stack, scene: &Scene, screen: &Arc<Screen>) -> 
     screen.begin_timeline();
     screen.event("2 triage services hold 6 partitions each, 2 publishers 32 buckets each");
     let inputs = Inputs::new(SEED, shared::clock::unix_millis());
-    let feeder = Feeder::start(Writer::new(&scene.brokers, &scene.input)?, inputs, pace, sent_at);
+    let feeder = Feeder::start(Writer::new(&scene.brokers, &scene.input)?, inputs, pace, Some(sent_at));
     screen.event(format!("the stream begins: {} records a second", grouped(pace.rate)));
     let watcher = tokio::spawn(watch(
         Arc::clone(screen),

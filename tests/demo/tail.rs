@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use harness::feed::SentAt;
 use harness::topics;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -14,8 +15,6 @@ use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use serde::Deserialize;
 use uuid::Uuid;
-
-use crate::feed::SentAt;
 
 /// A consumer of the output topics on its own thread. It ends when this value is dropped.
 #[derive(Debug)]

@@ -11,7 +11,7 @@
 //! | [`process`] | our two services as real processes |
 //! | [`proxy`] | a network that delays, cuts, swallows answers and holds frames back |
 //! | [`certificates`] | an authority of our own, for servers that encrypt |
-//! | [`topics`], [`input`] | records written and read back; a realistic stream of them |
+//! | [`topics`], [`input`], [`feed`] | records written and read back; a realistic stream of them, at a rate |
 //! | [`wait`] | waiting for a condition on a value, with a deadline |
 //! | [`invariants`], [`report`] | what must hold at the end; the facts for people and machines |
 //!
@@ -19,6 +19,7 @@
 
 pub mod certificates;
 pub mod children;
+pub mod feed;
 pub mod folders;
 pub mod input;
 pub mod invariants;

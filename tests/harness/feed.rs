@@ -7,13 +7,14 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
-use harness::Record;
-use harness::input::{Inputs, Kind};
 use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 use serde::Deserialize;
+
+use crate::input::{Inputs, Kind};
+use crate::topics::Record;
 
 /// Pause between two bursts; a burst is what the rate owes since the last.
 const BURST_PAUSE: Duration = Duration::from_millis(20);
@@ -23,11 +24,11 @@ const FLUSH_WITHIN: Duration = Duration::from_secs(60);
 /// When each event was handed to the client, by its id as it is written. Whoever sees its outcome takes
 /// it out.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct SentAt(Arc<Mutex<HashMap<String, Instant>>>);
+pub struct SentAt(Arc<Mutex<HashMap<String, Instant>>>);
 
 impl SentAt {
     /// Remembers that the event of this record is sent now.
-    pub(crate) fn note(&self, value: Option<&[u8]>) {
+    pub fn note(&self, value: Option<&[u8]>) {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Id {
@@ -42,20 +43,20 @@ impl SentAt {
     }
 
     /// When it was sent, once.
-    pub(crate) fn take(&self, event_id: &str) -> Option<Instant> {
+    pub fn take(&self, event_id: &str) -> Option<Instant> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(event_id)
     }
 }
 
 /// An idempotent producer that counts what was acknowledged and what was refused.
-pub(crate) struct Writer {
+pub struct Writer {
     producer: ThreadedProducer<Reports>,
     topic: String,
 }
 
 /// Delivery reports, counted.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Reports {
+pub struct Reports {
     acknowledged: Arc<AtomicU64>,
     refused: Arc<Mutex<Option<KafkaError>>>,
 }
@@ -75,7 +76,7 @@ impl ProducerContext for Reports {
 
 impl Writer {
     /// A writer to one topic.
-    pub(crate) fn new(brokers: &str, topic: &str) -> anyhow::Result<Self> {
+    pub fn new(brokers: &str, topic: &str) -> anyhow::Result<Self> {
         let producer = ClientConfig::new()
             .set("bootstrap.servers", brokers)
             .set("enable.idempotence", "true")
@@ -90,7 +91,7 @@ impl Writer {
     }
 
     /// Hands one record to the client, waiting where its queue is full.
-    pub(crate) fn send(&self, record: &Record) -> anyhow::Result<()> {
+    pub fn send(&self, record: &Record) -> anyhow::Result<()> {
         let mut next = BaseRecord::<[u8], [u8]>::to(&self.topic);
         next.key = record.key.as_deref();
         next.payload = record.value.as_deref();
@@ -109,7 +110,7 @@ impl Writer {
     }
 
     /// Waits until every record is acknowledged.
-    pub(crate) fn flush(&self) -> anyhow::Result<()> {
+    pub fn flush(&self) -> anyhow::Result<()> {
         self.producer
             .flush(FLUSH_WITHIN)
             .with_context(|| format!("write to {}", self.topic))?;
@@ -128,28 +129,28 @@ impl Writer {
 
 /// How much is written, and how fast.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Pace {
+pub struct Pace {
     /// Records a second.
-    pub(crate) rate: u64,
+    pub rate: u64,
     /// Records in all, at most.
-    pub(crate) most: u64,
+    pub most: u64,
 }
 
 /// A feeder on its own thread.
 #[derive(Debug)]
-pub(crate) struct Feeder {
+pub struct Feeder {
     thread: JoinHandle<anyhow::Result<BTreeMap<Kind, u64>>>,
     stop: Arc<AtomicBool>,
     acknowledged: Arc<AtomicU64>,
 }
 
 impl Feeder {
-    /// Begins to write.
-    pub(crate) fn start(writer: Writer, inputs: Inputs, pace: Pace, sent_at: SentAt) -> Self {
+    /// Begins to write. What is to be decided is noted in `sent_at`, for whoever takes it out again.
+    pub fn start(writer: Writer, inputs: Inputs, pace: Pace, sent_at: Option<SentAt>) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let acknowledged = Arc::clone(&writer.producer.context().acknowledged);
         let stopped = Arc::clone(&stop);
-        let thread = std::thread::spawn(move || write(&writer, inputs, pace, &sent_at, &stopped));
+        let thread = std::thread::spawn(move || write(&writer, inputs, pace, sent_at.as_ref(), &stopped));
         Self {
             thread,
             stop,
@@ -158,12 +159,17 @@ impl Feeder {
     }
 
     /// Records that the topic has, as it counts on.
-    pub(crate) fn acknowledged(&self) -> Arc<AtomicU64> {
+    pub fn acknowledged(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.acknowledged)
     }
 
+    /// Whether the stream has ended by itself: it was long enough, or it failed.
+    pub fn has_ended(&self) -> bool {
+        self.thread.is_finished()
+    }
+
     /// Ends the stream and returns how many records of each kind were written.
-    pub(crate) async fn stop(self) -> anyhow::Result<BTreeMap<Kind, u64>> {
+    pub async fn stop(self) -> anyhow::Result<BTreeMap<Kind, u64>> {
         self.stop.store(true, Ordering::Release);
         let joined = tokio::task::spawn_blocking(move || self.thread.join()).await?;
         joined.unwrap_or_else(|_| bail!("the feeder panicked"))
@@ -174,7 +180,7 @@ fn write(
     writer: &Writer,
     mut inputs: Inputs,
     pace: Pace,
-    sent_at: &SentAt,
+    sent_at: Option<&SentAt>,
     stop: &AtomicBool,
 ) -> anyhow::Result<BTreeMap<Kind, u64>> {
     let mut written = BTreeMap::new();
@@ -184,7 +190,9 @@ fn write(
         let owed = (began.elapsed().as_secs_f64() * pace.rate as f64) as u64;
         while count < owed.min(pace.most) {
             let input = inputs.next().context("the stream has no end")?;
-            if input.kind.is_decided() {
+            if let Some(sent_at) = sent_at
+                && input.kind.is_decided()
+            {
                 sent_at.note(input.record.value.as_deref());
             }
             writer.send(&input.record)?;
