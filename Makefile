@@ -5,6 +5,10 @@
 #   make test     every test, on the stack that STACK names
 #   make check    formatting, lints, documentation, and the tests that need no stack
 #   make images       our container images; images-full compiles them inside, wherever it runs
+#   make up       everything in containers, with a stream and, where they can be had, Prometheus and Grafana
+#   make down     ends that; VOLUMES=1 removes the data, too
+#   make observe-check   alerts, dashboard and collector configuration, without containers
+#   make compose-test    the same, up to down, with a rolling restart under load, judged
 #
 # STACK=auto|env|embedded|kafka|containers; auto takes the best that is there.
 
@@ -12,7 +16,7 @@ STACK ?= auto
 export STACK
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: demo floor test check images images-full tools postgres kafka
+.PHONY: demo floor test check images images-full up down observe-check compose-test tools postgres kafka
 
 demo: tools postgres $(if $(filter kafka,$(STACK)),kafka)
 	cargo build --release
@@ -42,6 +46,19 @@ images:
 images-full:
 	@.ci/stand-ins debian
 	@docker/build-images --full
+
+up:
+	@docker/up
+
+# Profiles are named, or Compose would leave their containers.
+down:
+	@COMPOSE_PROFILES=load,observe docker/compose down --remove-orphans $(if $(VOLUMES),--volumes)
+
+observe-check:
+	@docker/observe/check
+
+compose-test: tools
+	STACK=containers cargo test --release --package compose -- --nocapture
 
 tools:
 	@.ci/install build
