@@ -31,8 +31,9 @@ with same as materialized (
        set lock_owner = $1, locked_until = now() + $4 * interval '1 millisecond', epoch = l.epoch + 1
       from free where l.bucket = free.bucket
     returning l.bucket, l.epoch, l.low_id
-), born as (
-    insert into outbox_server_life default values on conflict (one) do nothing returning life
+), born as ( -- written once in a life; the update is for who comes second and cannot see it yet
+    insert into outbox_server_life (one) select true where not exists (select from outbox_server_life)
+        on conflict (one) do update set one = true returning life
 )
 select coalesce((select array_agg(bucket) from renewed), '{}'),
        coalesce((select array_agg(bucket order by bucket) from acquired), '{}'),

@@ -3,9 +3,14 @@
 //! Settles, retries and parks commit asynchronously. A crash may take the last of them back, while the
 //! publisher's memory still has them; so every bucket begins anew after it.
 
+use std::time::Duration;
+
 use harness::postgres::{Postgres, Stop};
+use harness::wait::{self, Seen};
 use outbox_publisher::domain::rules::Rule;
 use outbox_publisher::ports::{ControlRequest, Held, OutboxStore};
+use sqlx::Connection;
+use uuid::Uuid;
 
 use crate::outbox::fixture::{Keys, Outbox};
 use crate::outbox::rig::{Kind, Rig};
@@ -17,6 +22,9 @@ const LAZY: [(&str, &str); 3] = [
     ("checkpoint_timeout", "1h"),
     ("bgwriter_lru_maxpages", "0"),
 ];
+
+/// How long one session may take to reach the lock of another.
+const WAIT_WITHIN: Duration = Duration::from_secs(30);
 
 fn cannot_crash(test: &str) -> bool {
     let cannot = Postgres::local_binaries().is_none();
@@ -128,6 +136,31 @@ async fn recovered_server_gives_every_bucket_a_new_epoch() -> anyhow::Result<()>
     .await?;
     assert_eq!(outbox.number(LIVES).await?, 1);
     outbox.finish().await
+}
+
+#[tokio::test]
+async fn of_publishers_that_start_together_each_learns_the_servers_life() -> anyhow::Result<()> {
+    // given a server whose life nobody has written, and somebody who is about to commit it
+    let outbox = Outbox::new("born_together").await?;
+    let mut first = outbox.connect().await?;
+    let mut tx = first.begin().await?;
+    let life: Uuid = sqlx::query_scalar("insert into outbox_server_life default values returning life")
+        .fetch_one(&mut *tx)
+        .await?;
+    // when another one starts meanwhile
+    let second = outbox.store();
+    let starting = tokio::spawn(async move { second.control(control(32)).await });
+    let waiting =
+        "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+    wait::until("the second one to wait for the first", WAIT_WITHIN, || async {
+        Ok(Seen::when(outbox.number(waiting).await?, |waiting| *waiting == 1))
+    })
+    .await?;
+    tx.commit().await?;
+    // then it knows that life, and has its buckets
+    let answer = starting.await??;
+    assert_eq!((answer.life, answer.acquired.len()), (life, 32));
+    outbox.remove().await
 }
 
 #[tokio::test]
