@@ -154,9 +154,9 @@ impl Metrics {
         self.lost.inc_by(tally.lost);
     }
 
-    /// Which topics are paused, of those that ever were.
-    pub fn paused<'a>(&self, before: &[String], now: impl Iterator<Item = &'a str>) {
-        for topic in before {
+    /// Which topics are paused, of those that are known: one that is well says 0.
+    pub fn paused<'a>(&self, known: impl Iterator<Item = &'a str>, now: impl Iterator<Item = &'a str>) {
+        for topic in known {
             self.paused.with_label_values(&[topic]).set(0);
         }
         for topic in now {

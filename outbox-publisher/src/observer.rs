@@ -92,7 +92,7 @@ impl Watch {
             .map(|(topic, paused)| (topic.to_owned(), paused.reason.clone()))
             .collect();
         self.metrics
-            .paused(&self.troubled, troubled.iter().map(|(topic, _)| topic.as_str()));
+            .paused(relay.topics(), troubled.iter().map(|(topic, _)| topic.as_str()));
         for (topic, reason) in troubled.iter().filter(|(topic, _)| !self.troubled.contains(topic)) {
             tracing::warn!(topic = %topic, "nothing gets through to topic {topic}, its events wait: {reason}");
         }

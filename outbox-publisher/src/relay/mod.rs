@@ -395,6 +395,11 @@ impl Relay {
         std::mem::take(&mut self.tally)
     }
 
+    /// The topics that rows have named.
+    pub fn topics(&self) -> impl Iterator<Item = &str> {
+        self.topics.iter().map(|topic| topic.name.as_str())
+    }
+
     /// The topics that nothing gets through to, with the reason and since when, as far as rows in hand
     /// wait for them: what another instance has taken over, or an operator has removed, proves nothing.
     pub fn troubled_topics(&self) -> impl Iterator<Item = (&str, &crate::domain::topic::Paused)> {
