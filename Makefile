@@ -64,7 +64,7 @@ tools:
 	@.ci/install build
 
 postgres:
-ifneq ($(STACK),env)
+ifeq ($(filter env containers,$(STACK)),)
 	@.ci/install postgres
 endif
 

@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Parser;
+use harness::docker::images;
 use harness::kafka::{Kafka, KafkaOptions};
 use harness::report::{Began, Report};
 use harness::stack::Choice;
@@ -179,6 +180,7 @@ async fn start(choice: Choice, screen: &Screen) -> anyhow::Result<Stack> {
         StackKind::Env => "reaching the given Kafka and Postgres",
         StackKind::Embedded => "starting Postgres and a mock cluster",
         StackKind::Kafka => "starting Apache Kafka and Postgres",
+        StackKind::Containers => "starting Apache Kafka and Postgres in containers",
     });
     let reason = choice.reason.clone();
     let stack = Stack::start_chosen(choice, "demo", &KafkaOptions::default(), &[]).await?;
@@ -194,6 +196,7 @@ async fn start(choice: Choice, screen: &Screen) -> anyhow::Result<Stack> {
         StackKind::Env => format!("Kafka at {}", stack.brokers()),
         StackKind::Embedded => "librdkafka's mock cluster".to_owned(),
         StackKind::Kafka => format!("Apache Kafka {}", kafka_version().unwrap_or_default()),
+        StackKind::Containers => format!("Apache Kafka {}", images::KAFKA_TAG),
     };
     let postgres = version.split(' ').next().unwrap_or_default();
     screen.say(format!(

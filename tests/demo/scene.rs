@@ -55,7 +55,7 @@ impl Scene {
         match self.kind {
             // The mock cluster lets an empty fetch wait to its end even when a record arrives meanwhile.
             StackKind::Embedded => service.set("KAFKA__PROPERTIES__FETCH_WAIT_MAX_MS", 10),
-            StackKind::Kafka | StackKind::Env => service,
+            StackKind::Kafka | StackKind::Containers | StackKind::Env => service,
         }
     }
 

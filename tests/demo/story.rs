@@ -121,7 +121,7 @@ fn pace_of(stack: &Stack) -> Pace {
             rate: 300,
             most: 12_000,
         },
-        StackKind::Kafka | StackKind::Env => Pace {
+        StackKind::Kafka | StackKind::Containers | StackKind::Env => Pace {
             rate: 1_500,
             most: 150_000,
         },

@@ -1,16 +1,24 @@
-//! Apache Kafka from its published jars, in KRaft mode, one node or three.
+//! Apache Kafka in KRaft mode, one node or three, as processes from its published jars or as containers.
 
+mod container;
 mod node;
+mod process;
+mod properties;
 
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, ensure};
+use futures_util::future::try_join_all;
 
+use crate::docker::Made;
+use crate::stack::Home;
 use crate::{folders, ports};
 
+use container::InContainer;
 pub use node::Node;
-use node::find_on_path;
+use node::{Life, Seat};
+use process::{Process, find_on_path};
 
 /// What a cluster is like.
 #[derive(Debug, Clone)]
@@ -45,11 +53,13 @@ impl KafkaOptions {
     }
 }
 
-/// A Kafka cluster of our own. Its folders and its processes end with us.
+/// A Kafka cluster of our own. Whatever belongs to it ends with us.
 #[derive(Debug)]
 pub struct Kafka {
     nodes: Vec<Node>,
     free_routes: Mutex<Vec<usize>>,
+    /// Behind the nodes, so that it is removed after them.
+    _network: Option<Made>,
 }
 
 /// One broker's part of a way through proxies.
@@ -93,47 +103,98 @@ impl Kafka {
         Ok(())
     }
 
-    /// Makes and starts a cluster and waits until every node answers.
+    /// Makes and starts a cluster where this run has its servers, and waits until every node answers.
     pub async fn start_new(name: &str, options: &KafkaOptions) -> anyhow::Result<Self> {
+        Self::start_in(Home::from_environment()?, name, options).await
+    }
+
+    /// The same in a given home.
+    pub async fn start_in(home: Home, name: &str, options: &KafkaOptions) -> anyhow::Result<Self> {
+        let seats = Self::seats(name, options)?;
+        let (nodes, network) = match home {
+            Home::Processes => (Self::start_processes(seats, options).await?, None),
+            // Only on a network of their own do containers know each other by name.
+            Home::Containers if options.nodes > 1 => {
+                let network = Made::network(name).await?;
+                let nodes = Self::start_containers(seats, Some(network.name()), options).await?;
+                (nodes, Some(network))
+            }
+            Home::Containers => (Self::start_containers(seats, None, options).await?, None),
+        };
+        Self::once_all_answer(nodes, network, options).await
+    }
+
+    /// The same in containers on a given network, which other containers reach by [`Node::private_address`].
+    pub async fn start_on(network: &str, name: &str, options: &KafkaOptions) -> anyhow::Result<Self> {
+        let nodes = Self::start_containers(Self::seats(name, options)?, Some(network), options).await?;
+        Self::once_all_answer(nodes, None, options).await
+    }
+
+    fn seats(name: &str, options: &KafkaOptions) -> anyhow::Result<Vec<Seat>> {
         ensure!(
             options.nodes == 1 || options.nodes == 3,
             "a cluster has one node or three, not {}",
             options.nodes
         );
-        Self::fetch_jars().await?;
         let cluster = random_uuid();
-        let controllers = (0..options.nodes)
-            .map(|_| ports::free())
-            .collect::<anyhow::Result<Vec<_>>>()?;
-        let voters = controllers
-            .iter()
-            .enumerate()
-            .map(|(index, port)| format!("{}@127.0.0.1:{port}", index + 1))
-            .collect::<Vec<_>>()
-            .join(",");
-        let mut nodes = Vec::new();
-        for (index, controller) in controllers.into_iter().enumerate() {
-            let node_name = if options.nodes == 1 {
-                name.to_owned()
-            } else {
-                format!("{name}-{}", index + 1)
+        let seat = |id| {
+            let name = match options.nodes {
+                1 => name.to_owned(),
+                _ => format!("{name}-{id}"),
             };
-            nodes.push(Node::new(index + 1, &node_name, &cluster, options)?);
-            nodes[index]
-                .format(&nodes[index].properties(controller, &voters, options))
-                .await?;
-        }
-        // A node alone has no quorum: all are started before one is waited for.
-        for node in &nodes {
-            node.spawn()?;
-        }
+            Seat::take(id, &name, &cluster, options)
+        };
+        (1..=options.nodes).map(seat).collect()
+    }
+
+    async fn once_all_answer(nodes: Vec<Node>, network: Option<Made>, options: &KafkaOptions) -> anyhow::Result<Self> {
         for node in &nodes {
             node.wait_until_it_answers(options.nodes).await?;
         }
         Ok(Self {
             nodes,
             free_routes: Mutex::new((0..options.routes).collect()),
+            _network: network,
         })
+    }
+
+    async fn start_processes(seats: Vec<Seat>, options: &KafkaOptions) -> anyhow::Result<Vec<Node>> {
+        Self::fetch_jars().await?;
+        let controllers = seats
+            .iter()
+            .map(|_| ports::free())
+            .collect::<anyhow::Result<Vec<_>>>()?;
+        let voters = controllers.iter().zip(&seats);
+        let voters = voters.map(|(port, seat)| format!("{}@127.0.0.1:{port}", seat.id));
+        let voters = voters.collect::<Vec<_>>().join(",");
+        let mut formatted = Vec::new();
+        for (seat, controller) in seats.into_iter().zip(controllers) {
+            let process = Process::new(&seat, controller, &voters, options).await?;
+            formatted.push((seat, process));
+        }
+        // A node alone has no quorum: all are started before one is waited for.
+        let start = |(seat, process): (Seat, Process)| {
+            process.spawn()?;
+            Ok(Node::new(seat, Life::Process(process)))
+        };
+        formatted.into_iter().map(start).collect()
+    }
+
+    async fn start_containers(
+        seats: Vec<Seat>,
+        network: Option<&str>,
+        options: &KafkaOptions,
+    ) -> anyhow::Result<Vec<Node>> {
+        let names: Vec<String> = seats.iter().map(InContainer::name_for).collect();
+        let starts = seats
+            .iter()
+            .map(|seat| InContainer::start_new(seat, &names, network, options));
+        // A node alone has no quorum: all are started side by side.
+        let brokers = try_join_all(starts).await?;
+        let nodes = seats.into_iter().zip(brokers);
+        Ok(nodes
+            .map(|(seat, broker)| Node::new(seat, Life::Container(broker)))
+            .collect())
     }
 
     /// The addresses for `bootstrap.servers`.

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`stack`] | which Kafka and Postgres, and why |
 //! | [`postgres`], [`kafka`], [`mock`] | the servers, started, killed, frozen and restarted |
+//! | [`docker`] | containers of them, where the stack is one of containers |
 //! | [`process`] | our two services as real processes |
 //! | [`proxy`] | a network that delays, cuts, swallows answers and holds frames back |
 //! | [`certificates`] | an authority of our own, for servers that encrypt |
@@ -19,6 +20,7 @@
 
 pub mod certificates;
 pub mod children;
+pub mod docker;
 pub mod feed;
 pub mod folders;
 pub mod input;

@@ -1,37 +1,43 @@
-//! A private Postgres from local binaries, which tests may restart, crash and freeze.
+//! A private Postgres, which tests may restart, crash and freeze: a process from local binaries or a container.
+
+mod container;
+mod process;
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::os::unix::fs::{MetadataExt, chown};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, bail};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions, Connection};
 
-use crate::children::{Guarded, Signal, send};
+use crate::docker::Container;
+use crate::ports;
+use crate::stack::{Home, unique};
 use crate::wait::{self, Seen};
-use crate::{folders, ports};
+
+use container::InContainer;
+use process::Process;
 
 /// How long initdb or a start may take on a busy machine.
 const START_WITHIN: Duration = Duration::from_secs(60);
 /// How long a stop may take; a fast stop waits for the checkpoint.
 const STOP_WITHIN: Duration = Duration::from_secs(60);
 
-/// A Postgres server of our own. Its folder and its processes end with us.
+/// A Postgres server of our own. Whatever belongs to it ends with us.
 #[derive(Debug)]
 pub struct Postgres {
-    binaries: PathBuf,
-    data: PathBuf,
-    log: PathBuf,
+    /// What it calls itself, by which it is told from another server that holds the port.
+    cluster: String,
     port: u16,
-    user: Option<ServerUser>,
-    settings: BTreeMap<String, String>,
-    process: Mutex<Option<Guarded>>,
+    life: Life,
+}
+
+/// How a server lives.
+#[derive(Debug)]
+enum Life {
+    Process(Process),
+    Container(InContainer),
 }
 
 /// How a server is stopped.
@@ -46,94 +52,62 @@ pub enum Stop {
     Kill,
 }
 
-/// The account that the server runs as when we are root, which Postgres refuses.
-#[derive(Debug, Clone, Copy)]
-struct ServerUser {
-    uid: u32,
-    gid: u32,
-}
-
 impl Postgres {
     /// The folder of initdb and postgres on this machine, the newest version first.
     pub fn local_binaries() -> Option<PathBuf> {
-        let mut versions: Vec<(u32, PathBuf)> = fs::read_dir("/usr/lib/postgresql")
-            .into_iter()
-            .flatten()
-            .flatten()
-            .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin"))))
-            .collect();
-        versions.sort_by(|a, b| b.cmp(a));
-        let on_path = std::env::var_os("PATH").unwrap_or_default();
-        versions
-            .into_iter()
-            .map(|(_, folder)| folder)
-            .chain(std::env::split_paths(&on_path))
-            .find(|folder| folder.join("initdb").exists() && folder.join("postgres").exists())
+        process::local_binaries()
     }
 
-    /// Makes and starts a server; `settings` are those of postgresql.conf. `fsync` stays on unless they say otherwise.
+    /// Makes and starts a server where this run has its servers; `settings` are those of postgresql.conf.
+    /// `fsync` stays on unless they say otherwise.
     pub async fn start_new(name: &str, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
-        let binaries = Self::local_binaries().context(
-            "no Postgres server binaries in /usr/lib/postgresql/*/bin or PATH; `.ci/install postgres` installs them",
-        )?;
-        let user = ServerUser::needed()?;
-        let root = folders::data(name)?;
-        if let Some(user) = user {
-            chown(&root, Some(user.uid), Some(user.gid)).context("give the data folder to user postgres")?;
-        }
-        let mut settings: BTreeMap<_, _> = settings
-            .iter()
-            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
-            .collect();
-        for (key, value) in [
-            ("listen_addresses", "127.0.0.1"),
-            ("unix_socket_directories", ""),
-            ("max_connections", "200"),
-            ("shared_buffers", "128MB"),
-            ("log_line_prefix", "%m [%p] %a %x "),
-        ] {
-            settings.entry(key.to_owned()).or_insert_with(|| value.to_owned());
-        }
-        let server = Self {
-            binaries,
-            data: root.join("data"),
-            log: folders::logs()?.join(format!("{name}.log")),
-            port: ports::free()?,
-            user,
-            settings,
-            process: Mutex::new(None),
+        Self::start_in(Home::from_environment()?, name, settings).await
+    }
+
+    /// The same in a given home.
+    pub async fn start_in(home: Home, name: &str, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
+        let (cluster, settings) = named(name, settings);
+        let port = ports::free()?;
+        let life = match home {
+            Home::Processes => {
+                let process = Process::new(name, port, settings).await?;
+                process.spawn()?;
+                Life::Process(process)
+            }
+            Home::Containers => Life::Container(InContainer::start_new(None, name, port, settings).await?),
         };
-        server.init().await?;
-        server.start().await?;
+        Self::once_it_answers(cluster, port, life).await
+    }
+
+    /// The same in a container on a given network, which other containers reach by [`Postgres::private_url`].
+    pub async fn start_on(network: &str, name: &str, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
+        let (cluster, settings) = named(name, settings);
+        let port = ports::free()?;
+        let life = Life::Container(InContainer::start_new(Some(network), name, port, settings).await?);
+        Self::once_it_answers(cluster, port, life).await
+    }
+
+    async fn once_it_answers(cluster: String, port: u16, life: Life) -> anyhow::Result<Self> {
+        let server = Self { cluster, port, life };
+        server.until_it_answers().await?;
         Ok(server)
     }
 
     /// Starts the server again after [`Postgres::stop`], at the same port, and waits until it answers.
     pub async fn start(&self) -> anyhow::Result<()> {
-        let mut command = self.command("postgres")?;
-        command.arg("-D").arg(&self.data).arg("-p").arg(self.port.to_string());
-        for (key, value) in &self.settings {
-            command.arg("-c").arg(format!("{key}={value}"));
+        match &self.life {
+            Life::Process(process) => process.spawn()?,
+            Life::Container(server) => server.container().start().await?,
         }
-        // SIGQUIT lets the server take its sessions along; SIGKILL would leave them behind for a while.
-        let process = Guarded::spawn("Postgres", command, Signal::Quit)?;
-        *self.process.lock().unwrap_or_else(PoisonError::into_inner) = Some(process);
-        wait::until("Postgres to answer", START_WITHIN, || self.answers())
-            .await
-            .with_context(|| format!("its log is {}", self.log.display()))
+        self.until_it_answers().await
     }
 
     /// Stops the server and waits for its end.
     pub async fn stop(&self, how: Stop) -> anyhow::Result<()> {
-        let process = self.process.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let process = process.context("Postgres does not run")?;
-        match how {
-            Stop::Fast => process.signal(Signal::Interrupt)?,
-            Stop::Crash => process.signal(Signal::Quit)?,
-            Stop::Kill => kill_family(process.pid()).await?,
+        match &self.life {
+            Life::Process(process) => process.stop(how).await,
+            Life::Container(server) => server.stop(how).await,
         }
-        process.wait(STOP_WITHIN).await?;
-        Ok(())
     }
 
     /// Stops and starts the server.
@@ -142,33 +116,38 @@ impl Postgres {
         self.start().await
     }
 
-    /// SIGSTOP or SIGCONT to the server and all its sessions: a machine that stands still.
-    pub fn freeze(&self, frozen: bool) -> anyhow::Result<()> {
-        let held = self.process.lock().unwrap_or_else(PoisonError::into_inner);
-        let process = held.as_ref().context("Postgres does not run")?;
-        let signal = if frozen { Signal::Freeze } else { Signal::Thaw };
-        process.signal(signal)?;
-        for session in children_of(process.pid()) {
-            // A session may have ended since it was listed.
-            let _ = send(session, signal);
-        }
-        Ok(())
-    }
-
     /// SIGSTOP to one process of the server, by the pid that `pg_stat_activity` shows; a kill of the server ends it.
-    pub fn freeze_process(&self, pid: u32) -> anyhow::Result<()> {
-        let held = self.process.lock().unwrap_or_else(PoisonError::into_inner);
-        let process = held.as_ref().context("Postgres does not run")?;
-        ensure!(
-            children_of(process.pid()).contains(&pid),
-            "{pid} is no process of this server"
-        );
-        Ok(send(pid, Signal::Freeze)?)
+    pub async fn freeze_process(&self, pid: u32) -> anyhow::Result<()> {
+        match &self.life {
+            Life::Process(process) => process.freeze_process(pid),
+            Life::Container(server) => server.freeze_process(pid).await,
+        }
     }
 
     /// Address of a database of this server.
     pub fn url(&self, database: &str) -> String {
         format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
+    }
+
+    /// Address of a database of this server for other containers on its network.
+    pub fn private_url(&self, database: &str) -> Option<String> {
+        let name = self.container()?.name();
+        Some(format!("postgres://postgres@{name}:{}/{database}", container::PORT))
+    }
+
+    /// Its container, for what only those have, if it lives in one.
+    pub fn container(&self) -> Option<&Container> {
+        match &self.life {
+            Life::Process(_) => None,
+            Life::Container(server) => Some(server.container()),
+        }
+    }
+
+    /// Makes a new container on the same volume, and waits until it answers.
+    pub async fn renew(&self) -> anyhow::Result<()> {
+        let container = self.container().context("the server does not live in a container")?;
+        container.renew().await?;
+        self.until_it_answers().await
     }
 
     /// The port on 127.0.0.1.
@@ -178,7 +157,10 @@ impl Postgres {
 
     /// The server's log.
     pub fn log(&self) -> &Path {
-        &self.log
+        match &self.life {
+            Life::Process(process) => process.log(),
+            Life::Container(server) => server.container().log(),
+        }
     }
 
     /// Terminates the sessions whose `application_name` is like `pattern`; how many there were.
@@ -195,63 +177,46 @@ impl Postgres {
         Ok(ended.rows_affected())
     }
 
-    async fn init(&self) -> anyhow::Result<()> {
-        let mut command = self.command("initdb")?;
-        command.args([
-            "--auth=trust",
-            "--username=postgres",
-            "--encoding=UTF8",
-            "--no-locale",
-            "--no-sync",
-            "-D",
-        ]);
-        command.arg(&self.data);
-        let status = Guarded::spawn("initdb", command, Signal::Kill)?
-            .wait(START_WITHIN)
-            .await?;
-        ensure!(
-            status.success(),
-            "initdb ended with {status}; its log is {}",
-            self.log.display()
-        );
-        Ok(())
+    /// Waits until it answers.
+    pub async fn until_it_answers(&self) -> anyhow::Result<()> {
+        wait::until("Postgres to answer", START_WITHIN, || self.answers())
+            .await
+            .with_context(|| format!("its log is {}", self.log().display()))
     }
 
-    fn command(&self, binary: &str) -> anyhow::Result<Command> {
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(&self.log)
-            .with_context(|| format!("open {}", self.log.display()))?;
-        let mut command = Command::new(self.binaries.join(binary));
-        command
-            .current_dir("/")
-            .env("LC_ALL", "C")
-            .stdin(std::process::Stdio::null());
-        command.stdout(log.try_clone()?).stderr(log);
-        if let Some(ServerUser { uid, gid }) = self.user {
-            command.uid(uid).gid(gid);
-        }
-        Ok(command)
-    }
-
-    /// One look at a starting server. The folder is compared, since another server may hold the port.
+    /// One look at a starting server. Its name is compared, since another server may hold the port.
     async fn answers(&self) -> anyhow::Result<Seen<()>> {
-        if let Some(process) = &*self.process.lock().unwrap_or_else(PoisonError::into_inner)
-            && let Some(status) = process.ended()?
-        {
-            return Ok(Seen::NotYet(format!("the server has ended with {status}")));
+        let ended = match &self.life {
+            Life::Process(process) => process.ended()?,
+            Life::Container(server) => server.ended().await?,
+        };
+        if let Some(how) = ended {
+            return Ok(Seen::NotYet(format!("the server has ended with {how}")));
         }
         let mut connection = connect(&self.url("postgres")).await?;
-        let folder: String = sqlx::query_scalar("show data_directory")
+        let cluster: String = sqlx::query_scalar("show cluster_name")
             .fetch_one(&mut connection)
             .await?;
         connection.close().await?;
-        if Path::new(&folder) != self.data {
-            bail!("port {} is held by another Postgres, of {folder}", self.port);
+        if cluster != self.cluster {
+            bail!("port {} is held by another Postgres, {cluster:?}", self.port);
         }
         Ok(Seen::Yes(()))
     }
+}
+
+/// What a server calls itself, and its settings: ours, unless others were asked for.
+fn named(name: &str, asked: &[(&str, &str)]) -> (String, BTreeMap<String, String>) {
+    let cluster = unique(name);
+    let ours = [
+        ("cluster_name", cluster.as_str()),
+        ("max_connections", "200"),
+        ("shared_buffers", "128MB"),
+        ("log_line_prefix", "%m [%p] %a %x "),
+    ];
+    let settings = ours.iter().chain(asked); // the later one counts
+    let settings = settings.map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+    (cluster.clone(), settings.collect())
 }
 
 /// Opens a connection to `url`.
@@ -265,71 +230,9 @@ pub async fn connect(url: &str) -> anyhow::Result<PgConnection> {
 }
 
 /// Gives a file to the account that our servers run as: of keys, Postgres takes only its own.
-pub fn give(file: &Path) -> anyhow::Result<()> {
-    if let Some(user) = ServerUser::needed()? {
-        chown(file, Some(user.uid), Some(user.gid)).with_context(|| format!("give {} away", file.display()))?;
+pub async fn give(file: &Path) -> anyhow::Result<()> {
+    match Home::from_environment()? {
+        Home::Processes => process::give(file),
+        Home::Containers => container::give(file).await,
     }
-    Ok(())
-}
-
-impl ServerUser {
-    /// The account `postgres` if we are root, nothing otherwise.
-    fn needed() -> anyhow::Result<Option<Self>> {
-        if fs::metadata("/proc/self").context("read /proc")?.uid() != 0 {
-            return Ok(None);
-        }
-        let accounts = fs::read_to_string("/etc/passwd").context("read /etc/passwd")?;
-        let account = accounts.lines().find_map(|line| {
-            let mut fields = line.strip_prefix("postgres:")?.split(':').skip(1);
-            Some(Self {
-                uid: fields.next()?.parse().ok()?,
-                gid: fields.next()?.parse().ok()?,
-            })
-        });
-        match account {
-            Some(account) => Ok(Some(account)),
-            None => bail!("Postgres does not run as root, and there is no account `postgres` to run it as"),
-        }
-    }
-}
-
-/// SIGKILL to the server and its sessions. It is frozen first, so that it starts none while they are
-/// listed; and all are waited for, since the next server refuses to start beside one that is left.
-async fn kill_family(server: u32) -> anyhow::Result<()> {
-    send(server, Signal::Freeze).context("freeze Postgres")?;
-    let sessions = children_of(server);
-    send(server, Signal::Kill).context("kill Postgres")?;
-    for session in &sessions {
-        // A session may have ended since it was listed.
-        let _ = send(*session, Signal::Kill);
-    }
-    let left = || async {
-        let alive: Vec<u32> = sessions.iter().copied().filter(|pid| is_alive(*pid)).collect();
-        Ok(Seen::when(alive, Vec::is_empty))
-    };
-    wait::until("the end of every session", STOP_WITHIN, left).await?;
-    Ok(())
-}
-
-/// Whether a process still runs: one that has ended and waits to be reaped does not.
-fn is_alive(pid: u32) -> bool {
-    stat_of(pid).is_some_and(|fields| !fields.starts_with(['Z', 'X']))
-}
-
-/// What `/proc` says of a process behind its name: state, parent, and more.
-fn stat_of(pid: u32) -> Option<String> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // "pid (name) state ppid ...": the name may hold spaces and parentheses.
-    stat.rsplit_once(") ").map(|(_, fields)| fields.to_owned())
-}
-
-fn children_of(parent: u32) -> Vec<u32> {
-    let Ok(processes) = fs::read_dir("/proc") else {
-        return Vec::new();
-    };
-    processes
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter(|pid: &u32| stat_of(*pid).and_then(|fields| fields.split(' ').nth(1)?.parse().ok()) == Some(parent))
-        .collect()
 }

@@ -86,6 +86,16 @@ impl Service {
         self
     }
 
+    /// The variables that make its settings.
+    pub fn environment(&self) -> &BTreeMap<String, String> {
+        &self.environment
+    }
+
+    /// The binary's name.
+    pub fn binary(&self) -> &'static str {
+        self.binary
+    }
+
     /// Starts the service and waits until its HTTP port is known; it may not be ready yet.
     pub async fn start(&self) -> anyhow::Result<Running> {
         let folder = folders::logs()?;
@@ -354,7 +364,8 @@ fn last_lines(log: &Path) -> String {
     lines.join("\n")
 }
 
-fn sum_of(metrics: &str, name: &str) -> Option<f64> {
+/// The sum over all label sets of a metric, as [`Running::metric`] says, of a text of metrics.
+pub fn sum_of(metrics: &str, name: &str) -> Option<f64> {
     let (name, labels) = name
         .split_once('{')
         .map_or((name, ""), |(name, labels)| (name, labels.trim_end_matches('}')));

@@ -15,7 +15,7 @@ use crate::mock::MockKafka;
 use crate::postgres::{self, Postgres};
 use crate::topics;
 
-pub use choice::{Ability, Choice, StackKind};
+pub use choice::{Ability, Choice, Home, StackKind};
 use choice::{BROKERS_VARIABLE, DATABASE_VARIABLE};
 
 /// Kafka and Postgres, running.
@@ -94,24 +94,25 @@ impl Stack {
         kafka: &KafkaOptions,
         settings: &[(&str, &str)],
     ) -> anyhow::Result<Self> {
+        let postgres_name = format!("{name}-postgres");
         let postgres = async {
-            match choice.kind {
-                StackKind::Env => Ok(DatabaseServer::Given(std::env::var(DATABASE_VARIABLE)?)),
-                StackKind::Embedded | StackKind::Kafka => {
-                    let server = Postgres::start_new(&format!("{name}-postgres"), settings).await;
-                    server.context("start Postgres").map(DatabaseServer::Ours)
-                }
-            }
+            let server = match choice.kind {
+                StackKind::Env => return Ok(DatabaseServer::Given(std::env::var(DATABASE_VARIABLE)?)),
+                StackKind::Embedded => Postgres::start_new(&postgres_name, settings).await,
+                StackKind::Kafka => Postgres::start_in(Home::Processes, &postgres_name, settings).await,
+                StackKind::Containers => Postgres::start_in(Home::Containers, &postgres_name, settings).await,
+            };
+            server.context("start Postgres").map(DatabaseServer::Ours)
         };
+        let kafka_name = format!("{name}-kafka");
         let brokers = async {
-            match choice.kind {
-                StackKind::Env => Ok(Brokers::Given(std::env::var(BROKERS_VARIABLE)?)),
-                StackKind::Embedded => MockKafka::start(1).map(Brokers::Mock),
-                StackKind::Kafka => {
-                    let cluster = Kafka::start_new(&format!("{name}-kafka"), kafka).await;
-                    cluster.context("start Kafka").map(Brokers::Ours)
-                }
-            }
+            let cluster = match choice.kind {
+                StackKind::Env => return Ok(Brokers::Given(std::env::var(BROKERS_VARIABLE)?)),
+                StackKind::Embedded => return MockKafka::start(1).map(Brokers::Mock),
+                StackKind::Kafka => Kafka::start_in(Home::Processes, &kafka_name, kafka).await,
+                StackKind::Containers => Kafka::start_in(Home::Containers, &kafka_name, kafka).await,
+            };
+            cluster.context("start Kafka").map(Brokers::Ours)
         };
         let (postgres, brokers) = tokio::join!(postgres, brokers);
         Ok(Self {

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use crate::children::{Guarded, Signal, ended_by};
+use crate::docker::docker;
 use crate::kafka::{Kafka, KafkaOptions};
 use crate::postgres::{Postgres, Stop};
 use crate::proxy::{Flow, Framing, Proxy};
-use crate::stack::{Choice, Stack, StackKind};
+use crate::stack::{Choice, Home, Stack, StackKind};
 use crate::topics::{self, Record};
 use crate::wait::{self, Seen};
 
@@ -77,14 +78,35 @@ async fn the_embedded_stack_writes_and_reads() {
     writes_and_reads(&start(StackKind::Embedded).await).await;
 }
 
+/// Why this machine cannot run Kafka there, if so.
+fn lacks_kafka(home: Home) -> Option<&'static str> {
+    match home {
+        Home::Processes if !Kafka::jars().is_dir() => Some("Kafka's jars are not fetched (`.ci/install kafka`)"),
+        Home::Processes | Home::Containers => None,
+    }
+}
+
 #[tokio::test]
 async fn the_kafka_stack_writes_and_reads_also_after_its_node_was_killed() {
-    if !Kafka::jars().is_dir() {
-        eprintln!("SKIPPED: Kafka's jars are not fetched (`.ci/install kafka`)");
+    if let Some(reason) = lacks_kafka(Home::Processes) {
+        eprintln!("SKIPPED: {reason}");
         return;
     }
-    let stack = start(StackKind::Kafka).await;
-    writes_and_reads(&stack).await;
+    a_stack_writes_and_reads_also_after_its_node_was_killed(StackKind::Kafka).await;
+}
+
+#[tokio::test]
+async fn the_containers_stack_writes_and_reads_also_after_its_node_was_killed() {
+    if Home::from_environment().unwrap() != Home::Containers {
+        eprintln!("SKIPPED: containers are started on STACK=containers only");
+        return;
+    }
+    a_stack_writes_and_reads_also_after_its_node_was_killed(StackKind::Containers).await;
+}
+
+async fn a_stack_writes_and_reads_also_after_its_node_was_killed(kind: StackKind) {
+    let stack = &start(kind).await;
+    writes_and_reads(stack).await;
 
     let topic = stack
         .topic("survives", 1, &[("max.message.bytes", "2000")])
@@ -94,7 +116,7 @@ async fn the_kafka_stack_writes_and_reads_also_after_its_node_was_killed() {
         .await
         .unwrap();
     let node = &stack.kafka().unwrap().nodes()[0];
-    node.kill().unwrap();
+    node.kill().await.unwrap();
     node.start().await.unwrap();
     topics::produce(&stack.brokers(), &topic, vec![Record::new("k", "after")])
         .await
@@ -103,8 +125,8 @@ async fn the_kafka_stack_writes_and_reads_also_after_its_node_was_killed() {
     let refused = topics::produce(&stack.brokers(), &topic, vec![Record::new("k", vec![b'x'; 3000])]).await;
     assert!(refused.is_err_and(|error| format!("{error:#}").contains("too large")));
 
-    swallowed_answers_make_no_duplicates(&stack).await;
-    held_frames_arrive_after_their_producer_is_gone(&stack).await;
+    swallowed_answers_make_no_duplicates(stack).await;
+    held_frames_arrive_after_their_producer_is_gone(stack).await;
 }
 
 async fn swallowed_answers_make_no_duplicates(stack: &Stack) {
@@ -220,7 +242,7 @@ async fn a_child_is_frozen_thawed_and_killed() {
     assert!(ended_by(status, Signal::Kill));
 }
 
-/// Where the played test says which processes and folders it has.
+/// Where the played test says which processes, folders and containers it has.
 const PLAYED: &str = "CLAIMFIRST_HARNESS_PLAYED";
 
 /// Started by the test below as a process of its own, which is then killed.
@@ -240,7 +262,7 @@ async fn plays_a_test_that_is_killed() {
     command.arg("60");
     let sleeper = Guarded::spawn("sleep", command, Signal::Kill).unwrap();
     sleeper.signal(Signal::Freeze).unwrap();
-    std::fs::write(file, format!("{} {folder}", sleeper.pid())).unwrap();
+    std::fs::write(file, format!("{} {} {folder}", sleeper.pid(), crate::docker::run::id())).unwrap();
     std::future::pending::<()>().await;
 }
 
@@ -252,23 +274,35 @@ async fn a_killed_test_takes_its_servers_and_their_folders_with_it() {
         .args(["--exact", "tests::plays_a_test_that_is_killed"])
         .env(PLAYED, &file);
     let test = Guarded::spawn("a test", command, Signal::Kill).unwrap();
-    let (sleeper, folder) = wait::until("the played test to run", Duration::from_secs(30), || async {
+    let said = wait::until("the played test to run", Duration::from_secs(60), || async {
         let text = std::fs::read_to_string(&file)?;
-        Ok(text
-            .split_once(' ')
-            .map_or(Seen::NotYet(text.clone()), |(pid, folder)| {
-                Seen::Yes((format!("/proc/{pid}"), folder.to_owned()))
-            }))
+        Ok(Seen::when(text, |text| text.contains('/')))
     })
     .await
     .unwrap();
+    let [sleeper, run, folder] = said.splitn(3, ' ').collect::<Vec<_>>()[..] else {
+        panic!("it said {said:?}")
+    };
+    let (sleeper, label) = (
+        format!("/proc/{sleeper}"),
+        format!("label={}={run}", crate::docker::run::LABEL),
+    );
+    let containers = async || match Home::from_environment()? {
+        Home::Processes => Ok(String::new()),
+        Home::Containers => docker(&["ps", "--all", "--quiet", "--filter", &label]).await,
+    };
+    let has_containers = Home::from_environment().unwrap() == Home::Containers;
+    assert_eq!(!containers().await.unwrap().is_empty(), has_containers);
     test.kill().unwrap();
     wait::until(
-        "its processes and folders to be gone",
-        Duration::from_secs(10),
+        "its processes, folders and containers to be gone",
+        Duration::from_secs(30),
         || async {
-            let left = [&sleeper, &folder].map(|path| std::path::Path::new(path).exists());
-            Ok(Seen::when(left, |left| *left == [false, false]))
+            let left = [&*sleeper, folder].map(|path| std::path::Path::new(path).exists());
+            let left = (left, containers().await?);
+            Ok(Seen::when(left, |(left, containers)| {
+                *left == [false, false] && containers.is_empty()
+            }))
         },
     )
     .await
@@ -277,8 +311,8 @@ async fn a_killed_test_takes_its_servers_and_their_folders_with_it() {
 
 #[tokio::test]
 async fn three_nodes_outlive_one_of_them() {
-    if !Kafka::jars().is_dir() {
-        eprintln!("SKIPPED: Kafka's jars are not fetched (`.ci/install kafka`)");
+    if let Some(reason) = lacks_kafka(Home::from_environment().unwrap()) {
+        eprintln!("SKIPPED: {reason}");
         return;
     }
     let options = KafkaOptions {
@@ -291,7 +325,7 @@ async fn three_nodes_outlive_one_of_them() {
     topics::create(&kafka.bootstrap(), "three", 3, 3, &settings)
         .await
         .unwrap();
-    kafka.nodes()[0].kill().unwrap();
+    kafka.nodes()[0].kill().await.unwrap();
     let records = (0..30).map(|n| Record::new(format!("{n}"), "v")).collect();
     topics::produce(&kafka.bootstrap(), "three", records).await.unwrap();
     kafka.nodes()[0].start().await.unwrap();

@@ -2,6 +2,7 @@
 
 use anyhow::bail;
 
+use crate::docker;
 use crate::kafka::Kafka;
 use crate::postgres::Postgres;
 
@@ -18,6 +19,27 @@ pub enum StackKind {
     Embedded,
     /// Private Postgres, and Apache Kafka from its jars.
     Kafka,
+    /// Postgres and Apache Kafka, each in a container of its official image.
+    Containers,
+}
+
+/// Where servers of our own live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Home {
+    /// Processes of this machine, from local binaries and published jars.
+    Processes,
+    /// Containers of the official images.
+    Containers,
+}
+
+impl Home {
+    /// Where a test has a server of its own: in containers where the stack of this run is.
+    pub fn from_environment() -> anyhow::Result<Self> {
+        Ok(match Choice::from_environment()?.kind {
+            StackKind::Containers => Self::Containers,
+            StackKind::Env | StackKind::Embedded | StackKind::Kafka => Self::Processes,
+        })
+    }
 }
 
 impl StackKind {
@@ -27,13 +49,14 @@ impl StackKind {
             Self::Env => "env",
             Self::Embedded => "embedded",
             Self::Kafka => "kafka",
+            Self::Containers => "containers",
         }
     }
 
     /// Why a stack of this kind cannot show something, or `None` if it can.
     pub(super) fn lacks(self, ability: Ability) -> Option<&'static str> {
         match (self, ability) {
-            (Self::Kafka, _) | (Self::Embedded, Ability::DatabaseProcess) => None,
+            (Self::Kafka | Self::Containers, _) | (Self::Embedded, Ability::DatabaseProcess) => None,
             (Self::Embedded, Ability::ProducerState) => {
                 Some("the mock cluster keeps no producer state: it writes a resend twice")
             }
@@ -100,6 +123,7 @@ impl Choice {
                 .all(|name| std::env::var_os(name).is_some()),
             jars: Kafka::jars().is_dir(),
             binaries: Postgres::local_binaries().is_some(),
+            engine: docker::is_there,
         };
         Self::choose(&wanted, &has)
     }
@@ -116,7 +140,7 @@ impl Choice {
             "env" => bail!("STACK=env needs {DATABASE_VARIABLE} and {BROKERS_VARIABLE}"),
             "embedded" => chosen(StackKind::Embedded, "STACK=embedded"),
             "kafka" => chosen(StackKind::Kafka, "STACK=kafka"),
-            "containers" => bail!("STACK=containers is not available in this version; take env, embedded or kafka"),
+            "containers" => chosen(StackKind::Containers, "STACK=containers"),
             "auto" | "" if has.addresses => chosen(StackKind::Env, "both addresses are set"),
             "auto" | "" if has.jars && has.binaries => chosen(
                 StackKind::Kafka,
@@ -126,9 +150,13 @@ impl Choice {
                 StackKind::Embedded,
                 "Postgres' binaries are on this machine, Kafka's jars are not fetched (`.ci/install kafka`)",
             ),
+            "auto" | "" if (has.engine)() => chosen(
+                StackKind::Containers,
+                "Docker answers, and Postgres' binaries are not on this machine",
+            ),
             "auto" | "" => bail!(
-                "neither addresses ({DATABASE_VARIABLE}, {BROKERS_VARIABLE}) nor a local Postgres: `.ci/install` \
-                 installs Postgres and fetches Kafka"
+                "neither addresses ({DATABASE_VARIABLE}, {BROKERS_VARIABLE}) nor a local Postgres nor Docker: \
+                 `.ci/install` installs Postgres and fetches Kafka, `.ci/stand-ins` installs Docker"
             ),
             other => bail!("STACK={other} is none of auto, env, embedded, kafka, containers"),
         }
@@ -140,19 +168,22 @@ struct Found {
     addresses: bool,
     jars: bool,
     binaries: bool,
+    /// Asked last, since it takes a while.
+    engine: fn() -> bool,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn choose(wanted: &str, addresses: bool, jars: bool, binaries: bool) -> Result<StackKind, String> {
+    fn choose(wanted: &str, [addresses, jars, binaries]: [bool; 3], engine: fn() -> bool) -> Result<StackKind, String> {
         Choice::choose(
             wanted,
             &Found {
                 addresses,
                 jars,
                 binaries,
+                engine,
             },
         )
         .map(|choice| choice.kind)
@@ -160,17 +191,23 @@ mod tests {
     }
 
     #[test]
-    fn auto_takes_addresses_then_jars_then_the_mock() {
-        assert_eq!(choose("auto", true, true, true), Ok(StackKind::Env));
-        assert_eq!(choose("auto", false, true, true), Ok(StackKind::Kafka));
-        assert_eq!(choose("auto", false, false, true), Ok(StackKind::Embedded));
-        assert!(choose("auto", false, false, false).is_err_and(|text| text.contains(".ci/install")));
+    fn auto_takes_addresses_then_jars_then_the_mock_then_containers() {
+        let unasked = || panic!("the engine is asked last");
+        assert_eq!(choose("auto", [true, true, true], unasked), Ok(StackKind::Env));
+        assert_eq!(choose("auto", [false, true, true], unasked), Ok(StackKind::Kafka));
+        assert_eq!(choose("auto", [false, false, true], unasked), Ok(StackKind::Embedded));
+        assert_eq!(choose("auto", [false, true, false], || true), Ok(StackKind::Containers));
+        assert!(choose("auto", [false, false, false], || false).is_err_and(|text| text.contains(".ci/install")));
     }
 
     #[test]
-    fn what_cannot_be_had_is_refused_with_its_reason() {
-        assert!(choose("env", false, true, true).is_err_and(|text| text.contains(BROKERS_VARIABLE)));
-        assert!(choose("containers", true, true, true).is_err_and(|text| text.contains("not available")));
-        assert!(choose("docker", true, true, true).is_err_and(|text| text.contains("none of")));
+    fn what_is_asked_for_is_taken_or_refused_with_its_reason() {
+        let none = || false;
+        assert_eq!(
+            choose("containers", [true, true, true], none),
+            Ok(StackKind::Containers)
+        );
+        assert!(choose("env", [false, true, true], none).is_err_and(|text| text.contains(BROKERS_VARIABLE)));
+        assert!(choose("docker", [true, true, true], none).is_err_and(|text| text.contains("none of")));
     }
 }

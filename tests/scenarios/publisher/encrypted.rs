@@ -14,14 +14,14 @@ const LOGIN: &str = "org.apache.kafka.common.security.plain.PlainLoginModule req
 async fn a_publisher_works_over_tls_and_says_so_when_its_password_is_wrong() -> anyhow::Result<()> {
     // given: servers whose certificates an authority of our own has signed
     let files = Certificates::make("encrypted").await?;
-    harness::postgres::give(&files.key)?;
+    harness::postgres::give(&files.key).await?;
     let kafka = KafkaOptions {
         routes: 1,
         ..KafkaOptions::default()
     }
     .property(
         "listener.security.protocol.map",
-        "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,VIA0:SASL_SSL",
+        "CONTROLLER:PLAINTEXT,BROKER:PLAINTEXT,PLAINTEXT:PLAINTEXT,VIA0:SASL_SSL",
     )
     .property("listener.name.via0.ssl.keystore.type", "PEM")
     .property("listener.name.via0.ssl.keystore.location", files.bundle.display())

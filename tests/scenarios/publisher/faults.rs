@@ -87,9 +87,9 @@ async fn a_broker_that_is_away_or_hangs_spends_no_attempt_and_readiness_says_so(
     for is_killed in [false, true] {
         // when: longer than every time-out above, several times over
         if is_killed {
-            node.kill()?;
+            node.kill().await?;
         } else {
-            node.freeze()?;
+            node.freeze().await?;
         }
         let began = Instant::now();
         until_readiness(&publisher, SOON, "that Kafka is away", |status, body| {
@@ -109,7 +109,7 @@ async fn a_broker_that_is_away_or_hangs_spends_no_attempt_and_readiness_says_so(
         if is_killed {
             node.start().await?;
         } else {
-            node.thaw()?;
+            node.thaw().await?;
         }
         let began = Instant::now();
 
@@ -151,9 +151,9 @@ async fn a_publisher_told_to_end_while_the_broker_is_away_or_hangs_leaves_in_tim
         outbox.write_rounds(&topic, &["a"], 1).await?;
         outbox.until_statuses(&[("PUBLISHED", 1)]).await?;
         if is_killed {
-            node.kill()?;
+            node.kill().await?;
         } else {
-            node.freeze()?;
+            node.freeze().await?;
         }
         outbox.write_rounds(&topic, &["a", "b"], 10).await?;
         harness::wait::until("rows to be in flight", SOON, || async {
@@ -183,7 +183,7 @@ async fn a_publisher_told_to_end_while_the_broker_is_away_or_hangs_leaves_in_tim
         if is_killed {
             node.start().await?;
         } else {
-            node.thaw()?;
+            node.thaw().await?;
         }
         let successor = outbox.publisher("successor").start().await?;
         outbox.until_nothing_waits().await?;
