@@ -74,7 +74,7 @@ async fn demo(screen: &Arc<Screen>) -> anyhow::Result<bool> {
 
     screen.doing("reading everything back");
     let mut verdict = scene.audit().with_faults().run().await?;
-    proof::compare(&mut verdict, &told.written);
+    harness::feed::compare(&mut verdict, &told.written);
     screen.end_live();
     screen.heading("The floor, in short (`make floor` measures longer)");
     screen.begin_timeline();

@@ -8,43 +8,6 @@ use harness::report::{Goal, Latency, Report};
 
 use crate::screen::{Screen, grouped, span};
 
-/// Adds to the verdict where it differs from what the feeder knows to have written. The judge does not
-/// know the stream; the feeder does not know the tables.
-pub(crate) fn compare(verdict: &mut Verdict, written: &BTreeMap<Kind, u64>) {
-    let count = |is_meant: fn(Kind) -> bool| -> u64 {
-        written
-            .iter()
-            .filter(|(kind, _)| is_meant(**kind))
-            .map(|(_, count)| *count)
-            .sum()
-    };
-    let pairs = [
-        ("records on the input topic", verdict.records_in, count(|_| true)),
-        (
-            "events decided",
-            verdict.decisions.values().sum(),
-            count(Kind::is_decided),
-        ),
-        (
-            "records dead-lettered",
-            verdict.dead_lettered,
-            count(Kind::is_dead_lettered),
-        ),
-        (
-            "duplicates suppressed",
-            verdict.duplicates_suppressed,
-            count(|kind| matches!(kind, Kind::Duplicate | Kind::Resend)),
-        ),
-    ];
-    for (what, found, expected) in pairs {
-        if found != expected {
-            verdict
-                .problems
-                .push(format!("{what}: {found} were found, {expected} were written"));
-        }
-    }
-}
-
 /// Prints what was read back.
 pub(crate) fn show(screen: &Screen, report: &Report, written: &BTreeMap<Kind, u64>, resident: &[(&str, u64)]) {
     let verdict = report.verdict.clone().unwrap_or_default();

@@ -14,6 +14,7 @@ use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, T
 use serde::Deserialize;
 
 use crate::input::{Inputs, Kind};
+use crate::invariants::Verdict;
 use crate::topics::Record;
 
 /// Pause between two bursts; a burst is what the rate owes since the last.
@@ -203,4 +204,41 @@ fn write(
     }
     writer.flush()?;
     Ok(written)
+}
+
+/// Adds to the verdict where it differs from what the feeder knows to have written. The judge does not
+/// know the stream; the feeder does not know the tables.
+pub fn compare(verdict: &mut Verdict, written: &BTreeMap<Kind, u64>) {
+    let count = |is_meant: fn(Kind) -> bool| -> u64 {
+        written
+            .iter()
+            .filter(|(kind, _)| is_meant(**kind))
+            .map(|(_, count)| *count)
+            .sum()
+    };
+    let pairs = [
+        ("records on the input topic", verdict.records_in, count(|_| true)),
+        (
+            "events decided",
+            verdict.decisions.values().sum(),
+            count(Kind::is_decided),
+        ),
+        (
+            "records dead-lettered",
+            verdict.dead_lettered,
+            count(Kind::is_dead_lettered),
+        ),
+        (
+            "duplicates suppressed",
+            verdict.duplicates_suppressed,
+            count(|kind| matches!(kind, Kind::Duplicate | Kind::Resend)),
+        ),
+    ];
+    for (what, found, expected) in pairs {
+        if found != expected {
+            verdict
+                .problems
+                .push(format!("{what}: {found} were found, {expected} were written"));
+        }
+    }
 }

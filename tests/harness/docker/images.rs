@@ -18,8 +18,8 @@ pub struct Image {
     pub name: String,
     /// Its id, `sha256:` and 64 digits.
     pub id: String,
-    /// Made on this machine because no registry answers: it shows what the official one would as far as
-    /// its interface goes, and not its speed, its size or its patch release.
+    /// Made on this machine because no registry answers, or made from an image that was: it shows what the
+    /// official one would as far as its interface goes, and not its speed, its size or its patch release.
     pub is_stand_in: bool,
 }
 
@@ -40,12 +40,7 @@ impl Image {
 impl std::fmt::Display for Image {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let digits = self.id.strip_prefix("sha256:").unwrap_or(&self.id);
-        let what = if self.is_stand_in {
-            ", a stand-in made on this machine, not the official image"
-        } else {
-            ""
-        };
-        write!(f, "{} ({}{what})", self.name, digits.get(..12).unwrap_or(digits))
+        write!(f, "{} ({})", self.name, digits.get(..12).unwrap_or(digits))
     }
 }
 
@@ -59,7 +54,13 @@ pub async fn provide() -> anyhow::Result<()> {
                 if Image::find(&name).await.is_err() {
                     docker(&["pull", "--quiet", &name]).await?;
                 }
-                eprintln!("image {}", Image::find(&name).await?);
+                let image = Image::find(&name).await?;
+                let what = if image.is_stand_in {
+                    ", a stand-in made on this machine, not the official image"
+                } else {
+                    ""
+                };
+                eprintln!("image {image}{what}");
             }
             anyhow::Ok(())
         })

@@ -96,10 +96,11 @@ fn judge(event: &EventMessage) {
         code,
         out_of_memory: false,
     };
+    let logs = crate::folders::logs().unwrap_or_default();
     eprintln!(
-        "\ncontainer {name} has ended ({end}), and no test has asked for that: somebody or something else ended \
-         it. The tests that stood on it say nothing, so the run ends here; the logs are in {}",
-        crate::folders::logs().unwrap_or_default().display()
+        "\ncontainer {name} has ended ({end}), and no test has asked for that. The tests that stood on it have \
+         nothing to say, so the run ends here; its log is {}",
+        logs.join(format!("{name}.log")).display()
     );
     std::process::exit(1);
 }
