@@ -77,6 +77,7 @@ impl Consumer {
             fence: Fence::default(),
             collected: Mutex::default(),
             health,
+            was_apart: AtomicBool::new(false),
             metrics,
         };
         let client: Arc<BaseConsumer<Context>> = Arc::new(options.client.create_with_context(context)?);

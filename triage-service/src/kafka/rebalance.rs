@@ -4,6 +4,7 @@
 //! bounded; then it commits what was stored, before the partition moves. A lost assignment is only told.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError, mpsc as sync_mpsc};
 use std::time::Duration;
 
@@ -33,6 +34,8 @@ pub(super) struct Context {
     /// Polled and not handed over yet.
     pub(super) collected: Mutex<Vec<Record>>,
     pub(super) health: Health,
+    /// The last statistics found the group's coordinator away.
+    pub(super) was_apart: AtomicBool,
     pub(super) metrics: Metrics,
 }
 
@@ -197,8 +200,17 @@ impl ClientContext for Context {
 
     fn stats(&self, statistics: Statistics) {
         let is_up = statistics.brokers.values().any(|broker| broker.state == "UP");
-        if is_up && statistics.cgrp.as_ref().is_some_and(|group| group.state == "up") {
+        let is_apart = !(is_up && statistics.cgrp.as_ref().is_some_and(|group| group.state == "up"));
+        let was_apart = self.was_apart.swap(is_apart, Ordering::Relaxed);
+        if !is_apart {
             self.health.ready(PART_KAFKA);
+        } else if was_apart {
+            // Where a network swallows packets, a connection that waits for records looks alive for a minute, so
+            // the client does not say that all brokers are down. Once alone may be a hand-over between brokers.
+            self.health.not_ready(
+                PART_KAFKA,
+                "the group's coordinator cannot be reached; trying again for ever",
+            );
         }
         let Some(topic) = statistics.topics.get(&self.topic) else {
             return;
