@@ -27,7 +27,8 @@ pub(crate) const BUCKETS: u64 = 64;
 const LEASE_MS: u64 = 3_000;
 /// After how long the group gives a silent member up; the least that brokers allow.
 const SESSION_MS: u64 = 6_000;
-/// After how long a Postgres that says nothing counts as gone; 30 s by default.
+/// After how long a Postgres that says nothing counts as gone, and twice that for a broker; 30 s and a minute
+/// by default.
 const SILENCE_MS: u64 = 4_000;
 /// Records a second: enough that something is always in flight, little for a small machine.
 const RATE: u64 = 150;
@@ -203,6 +204,7 @@ fn services(kafka: &Kafka, postgres: &Postgres) -> anyhow::Result<(Service, Serv
     let triage = common(Service::triage("triage"))
         .set("KAFKA__GROUP", GROUP)
         .set("KAFKA__PROPERTIES__SESSION_TIMEOUT_MS", SESSION_MS)
+        .set("KAFKA__PROPERTIES__SOCKET_TIMEOUT_MS", 2 * SILENCE_MS)
         .set("DATABASE__LOCK_TIMEOUT_MS", SILENCE_MS / 2) // must be less than the next
         .set("INTAKE__ATTEMPT_TIMEOUT_MS", SILENCE_MS)
         .set("TOPICS__INPUT", INPUT)

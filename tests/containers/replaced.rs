@@ -30,8 +30,11 @@ async fn kafka_and_postgres_go_on_with_their_volumes_in_new_containers() -> anyh
     // when
     deployment.postgres.stop(Stop::Fast).await?;
     deployment.kafka().stop().await?;
-    for replica in deployment.replicas() {
-        replica.until_not_ready("postgres").await?;
+    for publisher in &deployment.publishers {
+        publisher.until_not_ready("postgres").await?;
+    }
+    for triage in &deployment.triage {
+        triage.until_not_ready("kafka").await?; // without records it asks Postgres for nothing
     }
     tokio::try_join!(deployment.postgres.renew(), deployment.kafka().renew())?;
 

@@ -83,6 +83,7 @@ impl Writer {
             .set("enable.idempotence", "true")
             .set("partitioner", "murmur2_random")
             .set("linger.ms", "0")
+            .set("socket.timeout.ms", "10000") // a network that swallows packets would else hold it for a minute
             .create_with_context(Reports::default())
             .context("make the feeder's producer")?;
         Ok(Self {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use testcontainers::core::{IntoContainerPort, Mount};
+use testcontainers::core::{IntoContainerPort, Mount, WaitFor};
 use testcontainers::{ContainerRequest, ImageExt};
 use testcontainers_modules::postgres;
 
@@ -12,6 +12,8 @@ use crate::docker::{Container, Made, docker, files_named, images, run};
 
 /// Inside the container.
 pub(super) const PORT: u16 = 5432;
+/// What the server says once it is up.
+const READY: &str = "database system is ready to accept connections";
 /// A volume of the image.
 const DATA_FOLDER: &str = "/var/lib/postgresql/data";
 /// Of memory that sessions share; the engine's default of 64 MB is too little for a parallel plan.
@@ -88,6 +90,8 @@ fn request(port: u16, settings: &BTreeMap<String, String>) -> ContainerRequest<p
         .with_tag(images::POSTGRES_TAG)
         .with_env_var("POSTGRES_INITDB_ARGS", "--encoding=UTF8 --no-locale --no-sync")
         .with_cmd(arguments)
+        // The module waits for the server that makes the database as well, which a full volume does without.
+        .with_ready_conditions(vec![WaitFor::message_on_stderr(READY)])
         .with_shm_size(SHARED_BYTES)
         .with_mapped_port(port, PORT.tcp());
     for file in files_named(settings.values().map(String::as_str)) {
