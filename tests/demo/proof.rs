@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use harness::Verdict;
 use harness::input::Kind;
 use harness::report::{Goal, Latency, Report};
 

@@ -31,7 +31,7 @@ pub struct Stack {
 
 #[derive(Debug)]
 enum DatabaseServer {
-    Ours(Postgres),
+    Ours(Box<Postgres>),
     Given(String),
 }
 
@@ -102,7 +102,7 @@ impl Stack {
                 StackKind::Kafka => Postgres::start_in(Home::Processes, &postgres_name, settings).await,
                 StackKind::Containers => Postgres::start_in(Home::Containers, &postgres_name, settings).await,
             };
-            server.context("start Postgres").map(DatabaseServer::Ours)
+            server.context("start Postgres").map(Box::new).map(DatabaseServer::Ours)
         };
         let kafka_name = format!("{name}-kafka");
         let brokers = async {
