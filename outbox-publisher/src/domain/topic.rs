@@ -37,6 +37,14 @@ pub enum TopicFault {
     /// The brokers answer, and do not have it or do not let us at it.
     #[error("{0}")]
     Refused(String),
+    /// The brokers told its partitions, and no more.
+    #[error("{reason}")]
+    LimitNotTold {
+        /// How many partitions it has.
+        partitions: i32,
+        /// Why its limit is not known.
+        reason: String,
+    },
 }
 
 /// What the broker says of a topic.
@@ -147,18 +155,12 @@ impl Topic {
     }
 
     /// The broker has answered.
-    pub fn learn(&mut self, mut facts: TopicFacts, now: Duration, times: &TopicTimes, jitter: f64) {
+    pub fn learn(&mut self, facts: TopicFacts, now: Duration, times: &TopicTimes, jitter: f64) {
         self.is_asking = false;
         let Some(limit) = facts.record_bytes_max else {
-            // After trouble only the limit itself tells whether a row is at fault.
-            if self.facts.is_none() && self.first_limit.is_some() {
-                let reason =
-                    "max.message.bytes, known before, cannot be read (is DescribeConfigs still granted?)".to_owned();
-                return self.unknown(TopicFault::Refused(reason), now, times, jitter);
-            }
-            facts.record_bytes_max = self.facts.and_then(|known| known.record_bytes_max);
-            self.facts = Some(facts);
-            return;
+            let reason = "max.message.bytes, known before, cannot be read (is DescribeConfigs still granted?)";
+            let fault = TopicFault::Refused(reason.to_owned());
+            return self.learn_partitions(facts.partitions, &fault, now, times, jitter);
         };
         self.facts = Some(facts);
         let first = *self.first_limit.get_or_insert(limit);
@@ -169,13 +171,38 @@ impl Topic {
         }
     }
 
-    /// The broker could not say, or refused.
-    pub fn unknown(&mut self, fault: TopicFault, now: Duration, times: &TopicTimes, jitter: f64) {
+    /// The broker could not say all of it, or refused.
+    pub fn unknown(&mut self, fault: &TopicFault, now: Duration, times: &TopicTimes, jitter: f64) {
         self.is_asking = false;
+        match *fault {
+            TopicFault::LimitNotTold { partitions, .. } => self.learn_partitions(partitions, fault, now, times, jitter),
+            TopicFault::NoAnswer(_) | TopicFault::Refused(_) => self.lose(fault, now, times, jitter),
+        }
+    }
+
+    /// A limit that is known goes on to hold. After trouble only the limit itself tells whether a row is at fault.
+    fn learn_partitions(
+        &mut self,
+        partitions: i32,
+        fault: &TopicFault,
+        now: Duration,
+        times: &TopicTimes,
+        jitter: f64,
+    ) {
+        if self.facts.is_none() && self.first_limit.is_some() {
+            return self.lose(fault, now, times, jitter);
+        }
+        self.facts = Some(TopicFacts {
+            partitions,
+            record_bytes_max: self.facts.and_then(|known| known.record_bytes_max),
+        });
+    }
+
+    fn lose(&mut self, fault: &TopicFault, now: Duration, times: &TopicTimes, jitter: f64) {
         self.facts = None;
         self.pause(fault.to_string(), now, times, jitter);
-        if let (TopicFault::NoAnswer(_), Some(paused)) = (&fault, &mut self.paused) {
-            paused.is_everywhere = true;
+        if let Some(paused) = &mut self.paused {
+            paused.is_everywhere = !matches!(fault, TopicFault::Refused(_));
         }
     }
 
@@ -310,9 +337,20 @@ mod tests {
         topic.learn(facts(Some(1000)), S, &times(), 1.0);
         topic.learn(facts(None), S, &times(), 1.0);
         assert_eq!(topic.facts, Some(facts(Some(1000))));
+        let silence = TopicFault::LimitNotTold {
+            partitions: 1,
+            reason: "no answer".to_owned(),
+        };
+        topic.unknown(&silence, S, &times(), 1.0);
+        assert_eq!(topic.facts, Some(facts(Some(1000))));
         topic.doubt();
+        topic.unknown(&silence, S, &times(), 1.0);
+        assert!(
+            !topic.is_ready(S) && !topic.is_in_the_way(),
+            "others hear nothing either"
+        );
         topic.learn(facts(None), S, &times(), 1.0);
-        assert!(!topic.is_ready(S));
+        assert!(!topic.is_ready(S) && topic.is_in_the_way());
         assert!(topic.trouble().unwrap().reason.contains("cannot be read"));
     }
 

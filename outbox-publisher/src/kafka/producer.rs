@@ -13,8 +13,9 @@ use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{Producer, ProducerContext, PurgeConfig, ThreadedProducer};
+use shared::cause::chain;
 use shared::config::KafkaSettings;
-use shared::kafka::{Role, client_config, topic_limits};
+use shared::kafka::{Role, TopicError, client_config, topic_limits};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::timeout;
 
@@ -301,24 +302,13 @@ impl Broker for KafkaBroker {
             let partitions = partitions.unwrap_or_else(|panic| Err(TopicFault::NoAnswer(panic.to_string())));
             let answer = match partitions {
                 Err(fault) => Err(fault),
-                Ok(partitions) => {
-                    let limits = timeout(LIMIT_WAIT, topic_limits(&settings, &[&name])).await;
-                    let record_bytes_max = match limits {
-                        Ok(Ok(limits)) => limits.get(&name).copied(),
-                        Ok(Err(error)) => {
-                            tracing::debug!("topic {name}: max.message.bytes not known: {error}");
-                            None
-                        }
-                        Err(_) => {
-                            tracing::debug!("topic {name}: max.message.bytes not told within {LIMIT_WAIT:?}");
-                            None
-                        }
-                    };
-                    Ok(TopicFacts {
+                Ok(partitions) => match limit_of(&settings, &name).await {
+                    Ok(record_bytes_max) => Ok(TopicFacts {
                         partitions,
                         record_bytes_max,
-                    })
-                }
+                    }),
+                    Err(reason) => Err(TopicFault::LimitNotTold { partitions, reason }),
+                },
             };
             let _ = facts.send(BrokerFact::Topic { number, facts: answer });
         });
@@ -354,6 +344,19 @@ fn reach(slot: &Weak<Mutex<Arc<Life>>>, doubt: &Doubt, facts: &UnboundedSender<B
             }
         }
         std::thread::sleep(REACH_PAUSE);
+    }
+}
+
+/// A topic's `max.message.bytes`, `None` where the broker will not say, or why nothing was heard of it.
+async fn limit_of(settings: &KafkaSettings, name: &str) -> Result<Option<usize>, String> {
+    match timeout(LIMIT_WAIT, topic_limits(settings, &[name])).await {
+        Ok(Ok(limits)) => Ok(limits.get(name).copied()),
+        Ok(Err(TopicError::Refused { code, .. })) => {
+            tracing::debug!("max.message.bytes of topic {name} is not told: {code}");
+            Ok(None)
+        }
+        Ok(Err(error)) => Err(chain(&error)),
+        Err(_) => Err(format!("max.message.bytes not told within {LIMIT_WAIT:?}")),
     }
 }
 

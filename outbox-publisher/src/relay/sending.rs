@@ -39,7 +39,7 @@ impl Relay {
         };
         match facts {
             Ok(facts) => topic.learn(facts, now, &self.config.topics, jitter),
-            Err(fault) => topic.unknown(fault, now, &self.config.topics, jitter),
+            Err(fault) => topic.unknown(&fault, now, &self.config.topics, jitter),
         }
         self.dirty_all();
     }

@@ -35,8 +35,8 @@ const STATEMENTS: [(&str, &str, &str, &str); 6] = [
     (
         "change",
         include_str!("../../../outbox-publisher/queries/change.sql"),
-        "smallint, bigint, bigint[], uuid[], smallint, integer, bigint, text",
-        "1, 1, '{1}', '{00000000-0000-0000-0000-000000000000}', 1, 0, null, null",
+        "smallint, bigint, bigint[], uuid[], smallint[], integer[], bigint[], text[]",
+        "1, 1, '{1}', '{00000000-0000-0000-0000-000000000000}', '{1}', '{0}', '{null}', '{null}'",
     ),
     (
         "halted",

@@ -224,10 +224,10 @@ async fn take_over_waits_for_a_change_under_way() -> anyhow::Result<()> {
         .bind(owner.held[&head.bucket].epoch)
         .bind([head.id].as_slice())
         .bind([head.event_id].as_slice())
-        .bind(1_i16)
-        .bind(0_i32)
-        .bind(None::<i64>)
-        .bind(None::<String>)
+        .bind([1_i16].as_slice())
+        .bind([0_i32].as_slice())
+        .bind([None::<i64>].as_slice())
+        .bind([None::<String>].as_slice())
         .execute(&mut changer.connection)
         .await?;
     // when the lease runs out
