@@ -144,6 +144,33 @@ fn documents_name_tests_that_exist() {
     assert!(missing.is_empty(), "{}", missing.join("\n"));
 }
 
+/// `relay/side.rs` (`take_look`) promises that the function stands in that file.
+#[test]
+fn rules_name_functions_where_they_are() {
+    let sources: Vec<_> = ["shared", "triage-service", "outbox-publisher"]
+        .iter()
+        .flat_map(|place| files(place, "rs"))
+        .collect();
+    let rules = fs::read_to_string(folders::workspace().join("docs/rules.md")).expect("there is one");
+    let (mut checked, mut astray) = (0, Vec::new());
+    for row in rules.lines() {
+        for (named, before) in row.split(".rs` (").skip(1).zip(row.split(".rs` (")) {
+            let file = format!("{}.rs", before.rsplit('`').next().unwrap_or_default());
+            let named = named.split(')').next().unwrap_or_default();
+            for name in named.split('`').skip(1).step_by(2) {
+                let name = name.rsplit("::").next().unwrap_or(name);
+                let mut found = sources.iter().filter(|(path, _)| path.ends_with(&file));
+                if !found.any(|(_, text)| text.contains(name)) {
+                    astray.push(format!("{file} has no {name}"));
+                }
+                checked += 1;
+            }
+        }
+    }
+    assert!(astray.is_empty(), "{}", astray.join("\n"));
+    assert!(checked > 30, "{checked}");
+}
+
 #[test]
 fn the_readme_names_targets_of_the_makefile() {
     let readme = fs::read_to_string(folders::workspace().join("README.md")).expect("there is one");
