@@ -126,14 +126,19 @@ async fn settings_in_deployment_files_and_documents_are_known() -> anyhow::Resul
         let named = variables(&files, prefix);
         assert!(named.len() > 2, "{named:?}");
 
-        // when: all of them are set, to whatever
+        // when: all of them are set, to whatever, and one that nobody knows
         let asked = named
             .iter()
             .fold(service.clone(), |service, name| service.variable(name, 1));
+        let asked = asked.variable(&format!("{prefix}NO__SUCH"), 1);
         let (_, _, refused) = asked.run_with(&["--check-config"]).await?;
 
         // then
-        assert!(!refused.contains("is no known setting"), "{refused}");
+        let unknown: Vec<_> = refused
+            .lines()
+            .filter(|line| line.contains("is no known setting"))
+            .collect();
+        assert!(unknown.len() == 1 && unknown[0].contains("NO__SUCH"), "{refused}");
         let usual = service.set("DATABASE__URL", "postgres://u@h/d");
         known += &usual.run_with(&["--check-config"]).await?.1;
     }
