@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`publishing`] | nothing is broken: shares, order, records, what it costs to wait |
 //! | [`refusals`] | what the broker refuses: a record, a batch, a whole topic |
+//! | [`missing`] | a topic that is not there, and then is |
 //! | [`unsendable`] | rows that no broker would take |
 //! | [`takeover`] | publishers that die, stall or come back |
 //! | [`faults`] | Postgres or Kafka away, slow or silent |
@@ -11,6 +12,7 @@
 
 mod encrypted;
 mod faults;
+mod missing;
 mod publishing;
 mod refusals;
 mod takeover;
