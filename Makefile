@@ -28,7 +28,7 @@ floor: tools postgres kafka
 
 # The services are built first: the scenarios run the real binaries. Scenarios mostly wait, so more of them
 # run at a time than small machines have cores, and fewer than large ones have: each may start servers.
-test: tools postgres $(if $(filter auto kafka,$(STACK)),kafka)
+test: tools postgres $(if $(filter auto kafka,$(STACK)),kafka) $(if $(filter containers,$(STACK)),images)
 	cargo build --release
 	cargo test --release --workspace -- --test-threads=4
 
@@ -57,7 +57,7 @@ down:
 observe-check:
 	@docker/observe/check
 
-compose-test: tools
+compose-test: tools images
 	STACK=containers cargo test --release --package compose -- --nocapture
 
 tools:

@@ -12,6 +12,7 @@ use harness::postgres::Postgres;
 use harness::stack::Home;
 use harness::wait::{self, Seen};
 use harness::{Audit, Database, Service, Triage, Verdict, topics};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::replica::{Replica, SOON};
 
@@ -42,6 +43,10 @@ const WAITING: &str = "select count(*) from outbox_events where status = 'PENDIN
 pub(crate) const BUCKETS_HELD: &str = "outbox_buckets_held";
 pub(crate) const PARTITIONS_HELD: &str = "triage_assigned_partitions";
 
+/// A deployment is six processes under load, a JVM among them: with more of them at a time a machine of two cores
+/// is late everywhere, and what a test calls the effect of a fault is that.
+static PLACES: Semaphore = Semaphore::const_new(2);
+
 /// A whole system under load. What was declared first is removed first.
 pub(crate) struct Deployment {
     /// Both of `triage-service`.
@@ -54,6 +59,7 @@ pub(crate) struct Deployment {
     network: Made,
     database: Database,
     feeder: Feeder,
+    _place: SemaphorePermit<'static>,
 }
 
 impl Deployment {
@@ -63,6 +69,7 @@ impl Deployment {
             eprintln!("SKIPPED {test}: containers are started on STACK=containers only");
             return Ok(None);
         }
+        let place = PLACES.acquire().await?;
         let network = Made::network(test).await?;
         let (kafka, postgres) =
             tokio::try_join!(start_kafka(test, network.name()), start_postgres(test, network.name()))?;
@@ -87,6 +94,7 @@ impl Deployment {
             kafka,
             postgres,
             network,
+            _place: place,
         };
         deployment.moves().await?;
         Ok(Some(deployment))
