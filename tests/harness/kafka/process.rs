@@ -1,5 +1,6 @@
 //! A broker as a process of this machine, from Kafka's published jars.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -138,7 +139,11 @@ impl Process {
             .open(&self.log)
             .with_context(|| format!("open {}", self.log.display()))?;
         let mut command = Command::new(java);
-        command.current_dir(&self.folder).stdin(std::process::Stdio::null());
+        // A killed Java leaves its unpacked native libraries where it put them; they go with the folder.
+        let mut temporary = OsString::from("-Djava.io.tmpdir=");
+        temporary.push(&self.folder);
+        command.arg(temporary).current_dir(&self.folder);
+        command.stdin(std::process::Stdio::null());
         command.stdout(log.try_clone()?).stderr(log);
         Ok(command)
     }
