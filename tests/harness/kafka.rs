@@ -7,12 +7,14 @@ mod properties;
 
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use futures_util::future::try_join_all;
 
 use crate::docker::Made;
 use crate::stack::Home;
+use crate::wait::{self, Seen};
 use crate::{folders, ports};
 
 use container::InContainer;
@@ -205,6 +207,16 @@ impl Kafka {
     /// The nodes, by their id less one.
     pub fn nodes(&self) -> &[Node] {
         &self.nodes
+    }
+
+    /// A way through proxies, as soon as no other test uses it.
+    pub async fn free_route(&self, within: Duration) -> anyhow::Result<Route<'_>> {
+        wait::until("a way to Kafka that no other test uses", within, || async {
+            Ok(self
+                .route()
+                .map_or_else(|error| Seen::NotYet(error.to_string()), Seen::Yes))
+        })
+        .await
     }
 
     /// A way through proxies that no other test uses now.

@@ -1,10 +1,11 @@
 //! A TCP proxy on 127.0.0.1 that is a bad network: it delays, stalls, swallows, cuts and holds back.
 //!
 //! Each direction of a connection is a reader, a gate and a writer. For Kafka the gate sees whole
-//! requests and answers, so that it can swallow the answer to a Produce, or hold a Produce back until
-//! its producer is dead. The proxy has a thread of its own: a test that blocks does not slow it down.
+//! requests and answers, so that it can swallow the answer to a Produce, hold a Produce back until its
+//! producer is dead, or leave the brokers out of the answer to a Metadata. The proxy has a thread of its own: a test that blocks does not slow it down.
 
 mod carry;
+mod metadata;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,6 +19,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::kafka::{Hop, Route};
+use crate::wait::{self, Seen};
+
+/// How long brokers are hidden at a time, and how long they are not.
+const HIDDEN: Duration = Duration::from_millis(700);
+const SHOWN: Duration = Duration::from_millis(1_500);
 
 /// What the proxy understands of what it carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +57,8 @@ struct Weather {
     /// The answer to each n-th Produce is swallowed and its connection cut.
     swallow_each: Option<u64>,
     holds_produce: bool,
+    /// Answers to Metadata name no broker.
+    hides_brokers: bool,
     /// Raised to cut every connection that is older.
     cuts: u64,
 }
@@ -70,6 +78,10 @@ struct Network {
     /// Produce requests that have passed.
     produced: AtomicU64,
     swallowed: AtomicU64,
+    /// Answers that named no broker.
+    emptied: AtomicU64,
+    /// Connections taken.
+    connections: AtomicU64,
     held: Mutex<Vec<Held>>,
 }
 
@@ -108,6 +120,8 @@ impl Proxy {
             weather: watch::Sender::default(),
             produced: AtomicU64::new(0),
             swallowed: AtomicU64::new(0),
+            emptied: AtomicU64::new(0),
+            connections: AtomicU64::new(0),
             held: Mutex::default(),
         });
         let mut listeners = Vec::new();
@@ -210,6 +224,42 @@ impl Proxy {
     /// Drops the held requests.
     pub fn forget_held(&self) {
         self.network.held().clear();
+    }
+
+    /// Lets answers to Metadata name no broker until `false`, as one that was just fenced may.
+    pub fn hide_brokers(&self, hides: bool) {
+        self.change(|weather| weather.hides_brokers = hides);
+    }
+
+    /// Does so for a moment, then not for a while, and again, until the condition holds.
+    pub async fn hide_brokers_until(
+        &self,
+        what: &str,
+        within: Duration,
+        holds: impl Fn() -> anyhow::Result<bool>,
+    ) -> anyhow::Result<()> {
+        wait::until(what, within, || async {
+            self.hide_brokers(true);
+            tokio::time::sleep(HIDDEN).await; // a fault has a length, and no condition
+            self.hide_brokers(false);
+            tokio::time::sleep(SHOWN).await; // as above
+            Ok(if holds()? {
+                Seen::Yes(())
+            } else {
+                Seen::NotYet(format!("{} answers named no broker", self.emptied()))
+            })
+        })
+        .await
+    }
+
+    /// How many answers named no broker because of that.
+    pub fn emptied(&self) -> u64 {
+        self.network.emptied.load(Ordering::SeqCst)
+    }
+
+    /// How many connections were taken.
+    pub fn connections(&self) -> u64 {
+        self.network.connections.load(Ordering::SeqCst)
     }
 
     fn change(&self, change: impl FnOnce(&mut Weather)) {

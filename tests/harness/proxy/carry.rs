@@ -1,6 +1,6 @@
 //! What the proxy does with one connection: two readers, two gates, two writers.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::metadata::{METADATA, without_brokers};
 use super::{Flow, Frame, Framing, Held, Network, Weather};
 
 /// Frames under way in one direction of one connection; beyond it the reader waits, as TCP does.
@@ -21,12 +22,25 @@ const FRAME_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// Kafka's number for Produce.
 const PRODUCE: i16 = 0;
 
+/// What becomes of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// It is lost, and its connection is cut.
+    Swallowed,
+    /// It is one to Metadata of this version, and names no broker.
+    WithoutBrokers(i16),
+}
+
+/// Answers that do not pass as they come, by their correlation ids.
+type Due = Mutex<HashMap<i32, Fate>>;
+
 /// Takes connections as long as the proxy lasts.
 pub(super) async fn accept(listener: TcpListener, upstream: SocketAddr, network: Arc<Network>) {
     while let Ok((client, _)) = listener.accept().await {
         if network.weather.borrow().refuses {
             continue;
         }
+        network.connections.fetch_add(1, Ordering::SeqCst);
         let network = Arc::clone(&network);
         tokio::spawn(async move {
             // A server that is down is a refused connection to the client: its end is closed here.
@@ -45,8 +59,7 @@ async fn carry(client: TcpStream, server: TcpStream, network: Arc<Network>) {
     let (requests, request_queue) = mpsc::channel(FRAMES_UNDER_WAY);
     let (answers, answer_queue) = mpsc::channel(FRAMES_UNDER_WAY);
     let is_cut = CancellationToken::new();
-    // Correlation ids of Produce requests whose answers are to be swallowed.
-    let doomed = Arc::new(Mutex::new(HashSet::new()));
+    let due = Arc::new(Mutex::new(HashMap::new()));
 
     // These two end when the last sender is gone; a held request is one of the senders. So the server's
     // end of a connection outlives the client's as long as something of it is held.
@@ -60,12 +73,12 @@ async fn carry(client: TcpStream, server: TcpStream, network: Arc<Network>) {
         from_server,
         answers,
         Arc::clone(&network),
-        Arc::clone(&doomed),
+        Arc::clone(&due),
         is_cut.clone(),
     ));
 
     tokio::select! {
-        () = read_requests(from_client, requests, &network, &doomed, &is_cut) => {}
+        () = read_requests(from_client, requests, &network, &due, &is_cut) => {}
         () = is_cut.cancelled() => {}
         () = cut(&network) => {}
     }
@@ -95,7 +108,7 @@ async fn read_requests(
     mut from: OwnedReadHalf,
     to_server: mpsc::Sender<Frame>,
     network: &Network,
-    doomed: &Mutex<HashSet<i32>>,
+    due: &Due,
     is_cut: &CancellationToken,
 ) {
     while let Some(frame) = read_frame(&mut from, network.framing).await {
@@ -112,8 +125,14 @@ async fn read_requests(
             if weather.swallow_each.is_some_and(|each| number.is_multiple_of(each))
                 && let Some(id) = request_id(&frame.bytes)
             {
-                doomed.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
+                decide(due, id, Fate::Swallowed);
             }
+        }
+        if network.framing == Framing::Kafka
+            && api_key(&frame.bytes) == Some(METADATA)
+            && let (Some(version), Some(id)) = (api_version(&frame.bytes), request_id(&frame.bytes))
+        {
+            decide(due, id, Fate::WithoutBrokers(version));
         }
         if is_cut.is_cancelled() || to_server.send(frame).await.is_err() {
             return;
@@ -125,15 +144,24 @@ async fn read_answers(
     mut from: OwnedReadHalf,
     to_client: mpsc::Sender<Frame>,
     network: Arc<Network>,
-    doomed: Arc<Mutex<HashSet<i32>>>,
+    due: Arc<Due>,
     is_cut: CancellationToken,
 ) {
-    while let Some(frame) = read_frame(&mut from, network.framing).await {
-        let is_doomed =
-            answer_id(&frame.bytes).is_some_and(|id| doomed.lock().unwrap_or_else(PoisonError::into_inner).remove(&id));
-        if network.framing == Framing::Kafka && is_doomed {
-            network.swallowed.fetch_add(1, Ordering::SeqCst);
-            is_cut.cancel();
+    while let Some(mut frame) = read_frame(&mut from, network.framing).await {
+        let fate =
+            answer_id(&frame.bytes).and_then(|id| due.lock().unwrap_or_else(PoisonError::into_inner).remove(&id));
+        match fate {
+            Some(Fate::Swallowed) => {
+                network.swallowed.fetch_add(1, Ordering::SeqCst);
+                is_cut.cancel();
+            }
+            Some(Fate::WithoutBrokers(version)) if network.weather.borrow().hides_brokers => {
+                if let Some(emptied) = without_brokers(&frame.bytes, version) {
+                    frame.bytes = emptied;
+                    network.emptied.fetch_add(1, Ordering::SeqCst);
+                }
+            }
+            Some(Fate::WithoutBrokers(_)) | None => {}
         }
         if !is_cut.is_cancelled() {
             // Once the client is gone, answers are read and lost.
@@ -197,9 +225,17 @@ async fn read_frame(from: &mut (impl AsyncRead + Unpin), framing: Framing) -> Op
     })
 }
 
+fn decide(due: &Due, id: i32, fate: Fate) {
+    due.lock().unwrap_or_else(PoisonError::into_inner).insert(id, fate);
+}
+
 /// A request is length (4), api key (2), api version (2), correlation id (4), ...
 fn api_key(request: &[u8]) -> Option<i16> {
     Some(i16::from_be_bytes(request.get(4..6)?.try_into().ok()?))
+}
+
+fn api_version(request: &[u8]) -> Option<i16> {
+    Some(i16::from_be_bytes(request.get(6..8)?.try_into().ok()?))
 }
 
 fn request_id(request: &[u8]) -> Option<i32> {
