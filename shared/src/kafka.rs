@@ -1,5 +1,7 @@
-//! Kafka clients: their settings, what the guarantees forbid to set, and the topics they need.
+//! Kafka clients: their settings, what the guarantees forbid to set, whether they have a broker, and the topics
+//! they need.
 
+mod brokers;
 mod forbidden;
 mod log;
 mod topics;
@@ -8,6 +10,7 @@ use rdkafka::ClientConfig;
 
 use crate::config::KafkaSettings;
 
+pub use brokers::{BrokerWatch, FORGOTTEN, Finding, STATISTICS_INTERVAL_MS};
 pub(crate) use forbidden::check_properties;
 pub use log::log;
 pub use topics::{TopicError, TopicSpec, ensure_topics, topic_limits};

@@ -10,7 +10,7 @@ use rdkafka::ClientConfig;
 use shared::cause::chain;
 use shared::doorbell::Doorbell;
 use shared::health::{self, Health};
-use shared::kafka::{Role, TopicSpec, client_config, ensure_topics};
+use shared::kafka::{Role, STATISTICS_INTERVAL_MS, TopicSpec, client_config, ensure_topics};
 use shared::postgres::{SchemaError, Session, connect_options, prepare_schema};
 use shared::retry::Backoff;
 use tokio::sync::mpsc;
@@ -207,7 +207,7 @@ fn client(settings: &Settings) -> ClientConfig {
         ("queued.min.messages", "20000"),
         ("queued.max.messages.kbytes", "16384"),
         ("check.crcs", "false"), // TCP and the broker have checked; it costs a tenth of the client's time
-        ("statistics.interval.ms", "5000"), // lag and the state of brokers
+        ("statistics.interval.ms", STATISTICS_INTERVAL_MS), // lag and the state of brokers
     ];
     for (name, value) in suited {
         if settings.kafka.properties.get(name).is_none() {

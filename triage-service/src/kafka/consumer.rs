@@ -17,6 +17,7 @@ use rdkafka::message::{BorrowedMessage, Headers as _, Message};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use shared::headers::Headers;
 use shared::health::Health;
+use shared::kafka::BrokerWatch;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
@@ -78,6 +79,7 @@ impl Consumer {
             collected: Mutex::default(),
             health,
             was_apart: AtomicBool::new(false),
+            brokers: BrokerWatch::default(),
             metrics,
         };
         let client: Arc<BaseConsumer<Context>> = Arc::new(options.client.create_with_context(context)?);

@@ -15,6 +15,7 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::statistics::Statistics;
 use rdkafka::topic_partition_list::TopicPartitionList;
 use shared::health::Health;
+use shared::kafka::{BrokerWatch, FORGOTTEN, Finding};
 use tokio::sync::mpsc;
 use tracing::warn;
 
@@ -36,6 +37,7 @@ pub(super) struct Context {
     pub(super) health: Health,
     /// The last statistics found the group's coordinator away.
     pub(super) was_apart: AtomicBool,
+    pub(super) brokers: BrokerWatch,
     pub(super) metrics: Metrics,
 }
 
@@ -198,7 +200,15 @@ impl ClientContext for Context {
         }
     }
 
+    /// A client that forgot its brokers ends the service, as a fatal one does, and the restart brings both back.
+    /// A consumer made anew in this process would read beside the old one's batches, with assignments of its
+    /// own; that a process dies is what every rule of claims and offsets is made for.
     fn stats(&self, statistics: Statistics) {
+        if self.brokers.see(&statistics) == Finding::Forgotten {
+            self.health.not_ready(PART_KAFKA, FORGOTTEN);
+            self.tell(Arrival::Failed(FORGOTTEN.to_owned()));
+            return;
+        }
         let is_up = statistics.brokers.values().any(|broker| broker.state == "UP");
         let is_apart = !(is_up && statistics.cgrp.as_ref().is_some_and(|group| group.state == "up"));
         let was_apart = self.was_apart.swap(is_apart, Ordering::Relaxed);
