@@ -1,5 +1,6 @@
 //! The two producers behind [`crate::ports::Broker`].
 
+mod doubt;
 mod errors;
 mod producer;
 mod record;

@@ -4,21 +4,25 @@
 //! closes the life of a producer: nothing more enters its stream, so that nothing follows a gap.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{Producer, ProducerContext, PurgeConfig, ThreadedProducer};
+use rdkafka::statistics::Statistics;
 use shared::cause::chain;
 use shared::config::KafkaSettings;
-use shared::kafka::{Role, TopicError, client_config, topic_limits};
+use shared::kafka::{
+    BrokerWatch, FORGOTTEN, Finding, Role, STATISTICS_INTERVAL_MS, TopicError, client_config, topic_limits,
+};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::timeout;
 
+use super::doubt::{Doubt, is_refused, reach};
 use super::{errors, record};
 use crate::domain::topic::{Lane, TopicFacts, TopicFault};
 use crate::ports::{Broker, BrokerFact, Outgoing, SendError};
@@ -27,8 +31,6 @@ use crate::ports::{Broker, BrokerFact, Outgoing, SendError};
 const PURGE_WAIT: Duration = Duration::from_secs(10);
 /// The bound of a metadata request.
 const METADATA_WAIT: Duration = Duration::from_secs(5);
-/// Pause between attempts to reach a broker again, and between looks whether any is needed.
-const REACH_PAUSE: Duration = Duration::from_millis(500);
 /// The bound of asking for a topic's limit, for which its rows wait. Without an answer the broker judges.
 const LIMIT_WAIT: Duration = Duration::from_secs(2);
 
@@ -40,40 +42,6 @@ pub struct KafkaBroker {
     facts: UnboundedSender<BrokerFact>,
     lanes: [Slot; 2],
     doubt: Arc<Doubt>,
-}
-
-/// Whether a broker can be reached, as far as that is not known, and what stands in the way.
-#[derive(Debug)]
-struct Doubt {
-    is_raised: AtomicBool,
-    /// What the clients last said of a broker. "All brokers are down" alone does not tell a wrong password
-    /// from a wrong address.
-    heard: Mutex<Option<String>>,
-}
-
-impl Doubt {
-    fn new() -> Self {
-        Self {
-            is_raised: AtomicBool::new(true),
-            heard: Mutex::new(None),
-        }
-    }
-
-    fn hear(&self, reason: &str) {
-        *self.heard.lock().expect("no holder panics") = Some(reason.to_owned());
-    }
-
-    /// What is known of the trouble, for people.
-    fn explain(&self, trouble: &str) -> String {
-        match &*self.heard.lock().expect("no holder panics") {
-            Some(heard) => format!("{trouble}; the client last said: {heard}"),
-            None => trouble.to_owned(),
-        }
-    }
-
-    fn end(&self) {
-        *self.heard.lock().expect("no holder panics") = None;
-    }
 }
 
 /// Where the present life of a producer is.
@@ -91,13 +59,14 @@ struct Reports {
     generation: u64,
     is_closed: Arc<AtomicBool>,
     doubt: Arc<Doubt>,
+    brokers: BrokerWatch,
     facts: UnboundedSender<BrokerFact>,
 }
 
 impl Reports {
     /// Says that no broker can be reached.
     fn tell(&self, reason: String) {
-        self.doubt.is_raised.store(true, Ordering::SeqCst);
+        self.doubt.raise();
         let _ = self.facts.send(BrokerFact::Unreachable(reason));
     }
 
@@ -125,9 +94,10 @@ impl ClientContext for Reports {
             self.close(reason);
             return;
         }
-        // Trouble with one broker of several is the client's to mend; so is this, but people want to know.
+        // Trouble with one broker of several is the client's to mend. So is this, and it need not be trouble: a
+        // broker closes a connection that was idle. Whether one answers is found out, and only then told.
         if code == Some(RDKafkaErrorCode::AllBrokersDown) {
-            self.tell(self.doubt.explain(reason));
+            self.doubt.raise();
             return;
         }
         self.doubt.hear(reason);
@@ -135,6 +105,18 @@ impl ClientContext for Reports {
             self.tell(reason.to_owned());
         } else {
             tracing::debug!("Kafka client: {error}: {reason}"); // its own log has said so
+        }
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        match self.brokers.see(&statistics) {
+            Finding::Forgotten => self.close(FORGOTTEN),
+            // The other producer is idle for days: what it has in flight is watched by its acknowledgements.
+            Finding::Silent(since) if self.lane == Lane::Main => {
+                let trouble = format!("no broker of Kafka has answered in the last {} s", since.as_secs());
+                self.tell(self.doubt.explain(&trouble));
+            }
+            Finding::Silent(_) | Finding::Well => {}
         }
     }
 }
@@ -166,7 +148,12 @@ impl KafkaBroker {
     /// If the client refuses its settings.
     pub fn new(settings: &KafkaSettings, facts: UnboundedSender<BrokerFact>) -> anyhow::Result<Self> {
         let mut config = client_config(settings, Role::Producer);
-        if !settings.properties.iter().any(|(name, _)| name == "batch.size") {
+        for (name, value) in SUITED {
+            if settings.properties.get(name).is_none() {
+                config.set(name, value);
+            }
+        }
+        if settings.properties.get("batch.size").is_none() {
             config.set("batch.size", BATCH_BYTES.to_string());
         }
         let doubt = Arc::new(Doubt::new());
@@ -175,7 +162,7 @@ impl KafkaBroker {
         let (slot, doubted, told) = (Arc::downgrade(&lanes[0]), Arc::clone(&doubt), facts.clone());
         std::thread::Builder::new()
             .name("kafka-reach".to_owned())
-            .spawn(move || reach(&slot, &doubted, &told))
+            .spawn(move || reach(&slot, ask, &doubted, &told))
             .context("start a thread")?;
         Ok(Self {
             config,
@@ -186,6 +173,15 @@ impl KafkaBroker {
         })
     }
 }
+
+/// What suits this service, unless the properties say otherwise.
+const SUITED: [(&str, &str); 3] = [
+    ("statistics.interval.ms", STATISTICS_INTERVAL_MS),
+    // Without a question now and then, a publisher with nothing to send would not learn that Kafka is gone: a
+    // connection through a network that swallows packets looks alive as long as nothing is due on it.
+    ("topic.metadata.refresh.interval.ms", "5000"),
+    ("metadata.max.age.ms", "900000"), // its default, which would otherwise follow the line above
+];
 
 /// Uncompressed bytes of one batch at most: below every sensible limit of a topic, since whole batches
 /// are refused.
@@ -206,6 +202,7 @@ impl Life {
             generation,
             is_closed: Arc::clone(&is_closed),
             doubt,
+            brokers: BrokerWatch::default(),
             facts: facts.clone(),
         };
         let producer = config.create_with_context(context).context("make a producer")?;
@@ -315,36 +312,11 @@ impl Broker for KafkaBroker {
     }
 }
 
-/// Whether a broker was found and did not let us in, or none could be found: waiting mends neither.
-fn is_refused(code: Option<RDKafkaErrorCode>) -> bool {
-    matches!(
-        code,
-        Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL | RDKafkaErrorCode::Resolve)
-    )
-}
-
-/// Says when a broker has answered, as long as that is in doubt: an idle publisher has no acknowledgements.
-fn reach(slot: &Weak<Mutex<Arc<Life>>>, doubt: &Doubt, facts: &UnboundedSender<BrokerFact>) {
-    while let Some(slot) = slot.upgrade() {
-        if doubt.is_raised.swap(false, Ordering::SeqCst) {
-            let life = Arc::clone(&slot.lock().expect("no holder panics"));
-            drop(slot);
-            match life.producer.client().fetch_metadata(None, METADATA_WAIT) {
-                Ok(_) if doubt.is_raised.load(Ordering::SeqCst) => {} // lost again meanwhile
-                Ok(_) => {
-                    doubt.end();
-                    let _ = facts.send(BrokerFact::Reached);
-                }
-                Err(error) => {
-                    doubt.is_raised.store(true, Ordering::SeqCst);
-                    let _ = facts.send(BrokerFact::Unreachable(
-                        doubt.explain(&format!("no broker answers: {error}")),
-                    ));
-                }
-            }
-        }
-        std::thread::sleep(REACH_PAUSE);
-    }
+/// Whether a broker answers the producer of now.
+fn ask(slot: Slot) -> KafkaResult<()> {
+    let life = Arc::clone(&slot.lock().expect("no holder panics"));
+    drop(slot);
+    life.producer.client().fetch_metadata(None, METADATA_WAIT).map(drop)
 }
 
 /// A topic's `max.message.bytes`, `None` where the broker will not say, or why nothing was heard of it.
