@@ -8,6 +8,7 @@
 //! | [`unsendable`] | rows that no broker would take |
 //! | [`takeover`] | publishers that die, stall or come back |
 //! | [`faults`] | Postgres or Kafka away, slow or silent |
+//! | [`unheard`] | brokers that a client has forgotten, or of which it hears nothing |
 //! | [`encrypted`] | servers that encrypt and ask for a password |
 
 mod encrypted;
@@ -16,6 +17,7 @@ mod missing;
 mod publishing;
 mod refusals;
 mod takeover;
+mod unheard;
 mod unsendable;
 
 use std::collections::BTreeMap;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use harness::postgres::{Postgres, Stop};
 use harness::proxy::{Flow, Proxy};
-use harness::wait::{self, Seen};
 use harness::{Ability, Database, Stack};
+use shared::kafka::FORGOTTEN;
 
 use super::rebalancing::Load;
 use super::scene::{self, DECISIONS, SESSION, SET_ASIDE, SOON, Scene, events, metric, start, until_not_ready};
@@ -58,12 +58,7 @@ async fn brokers_out_of_reach_are_waited_for() -> anyhow::Result<()> {
         return Ok(());
     }
     let kafka = scene.stack.kafka().expect("a stack with routes has its own Kafka");
-    let route = wait::until("a way to Kafka that no other test uses", 2 * SOON, || async {
-        Ok(kafka
-            .route()
-            .map_or_else(|error| Seen::NotYet(error.to_string()), Seen::Yes))
-    })
-    .await?;
+    let route = kafka.free_route(2 * SOON).await?;
     let network = Proxy::for_kafka(&route)?;
     let service = start(&scene.service("triage").set("KAFKA__BROKERS", network.address())).await?;
     scene.send(events(60, 6)).await?;
@@ -93,5 +88,48 @@ async fn brokers_out_of_reach_are_waited_for() -> anyhow::Result<()> {
     assert_eq!(scene.number(SET_ASIDE).await?, 0);
     assert_eq!(metric(&service, "triage_payload_mismatches_total").await?, 0);
     scene.end(vec![service]).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_service_whose_client_forgot_every_broker_ends_and_the_next_one_decides_the_rest() -> anyhow::Result<()> {
+    // given: many partitions, since whether the client forgets is a race that a longer answer wins
+    let scene = Arc::new(Scene::new("forgotten", 48).await?);
+    if scene
+        .stack
+        .skips("a_service_whose_client_forgot", &[Ability::BrokerRoutes])
+    {
+        return Ok(());
+    }
+    let kafka = scene.stack.kafka().expect("a stack with routes has its own Kafka");
+    let route = kafka.free_route(2 * SOON).await?;
+    let network = Proxy::for_kafka(&route)?;
+    let service = scene
+        .service("triage")
+        .set("KAFKA__BROKERS", network.address())
+        .set("KAFKA__PROPERTIES__TOPIC_METADATA_REFRESH_INTERVAL_MS", 200);
+    let first = start(&service).await?;
+    let load = Load::start(&scene);
+    load.more(200).await?;
+
+    // when
+    network
+        .hide_brokers_until("the service to end", 2 * SOON, || Ok(!first.is_running()?))
+        .await?;
+
+    // then: it says why, and what restarts a service that failed is all that it needs
+    assert_eq!(first.wait(SOON).await?, 1);
+    assert!(first.has_logged(FORGOTTEN)?);
+    let second = start(&service).await?;
+    load.more(100).await?;
+    let sent = load.stop().await? as i64;
+    scene.until_passed().await?;
+    assert_eq!(
+        (scene.number(DECISIONS).await?, scene.number(SET_ASIDE).await?),
+        (sent, 0)
+    );
+    scene::drain(vec![second]).await?;
+    scene.publish().await?;
+    scene.judge(&scene.triage).await?;
     Ok(())
 }
