@@ -1,0 +1,15 @@
+-- One pass over the outbox, the archive of FAILED rows included; everything after it reads the narrow copy.
+insert into checked_row
+select coalesce(t.topic, -1), e.event_id, e.id, e.bucket, e.lane, e.status, e.is_ordered, e.redriven_at is not null,
+       e.event_type = 'dead-letter' and e.source_topic_id is not null, e.inserted_xid,
+       e.source_topic_id, e.source_partition, e.source_offset,
+       substr(sha256(e.key), 1, 16), substr(sha256(e.payload), 1, 16),
+       (extract(epoch from coalesce(e.redriven_at, e.created_at)) * 1000)::bigint
+  from (select event_id, id, bucket, lane, status, is_ordered, redriven_at, event_type, inserted_xid, source_topic_id,
+               source_partition, source_offset, key, payload, created_at, topic
+          from outbox_events
+         union all
+        select event_id, id, bucket, lane, status, is_ordered, redriven_at, event_type, inserted_xid, source_topic_id,
+               source_partition, source_offset, key, payload, created_at, topic
+          from outbox_failed_archive) e
+  left join checked_topic t on t.name = e.topic

@@ -1,0 +1,7 @@
+//! `claimfirst`: see the library of this crate.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::commands::run()
+}
