@@ -2,7 +2,7 @@
 //!
 //! | module | has |
 //! |---|---|
-//! | [`window`] | what is looked at |
+//! | [`window`], [`topic`] | what is looked at |
 //! | [`looks`] | the looks at Kafka and Postgres, in the order that makes them comparable |
 //! | [`kafka`], [`postgres`] | the two sides; the latter alone has SQL |
 //! | [`record`], [`copy`] | what is kept of a record, on its way into a temporary table |
@@ -24,6 +24,7 @@ pub mod postgres;
 pub mod progress;
 pub mod record;
 pub mod report;
+pub mod topic;
 pub mod window;
 
 use std::time::Duration;

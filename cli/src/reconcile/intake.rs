@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use super::code::Code;
 use super::finding::{Example, Findings};
 use super::judge::Knowledge;
-use super::looks::{Looks, Topic};
+use super::looks::Looks;
+use super::topic::Topic;
 use super::window::Window;
 
 /// What the intake has done.

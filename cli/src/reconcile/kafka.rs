@@ -243,6 +243,9 @@ impl Cluster {
             .set("enable.auto.commit", "false")
             .set("enable.partition.eof", "true");
         config.set("auto.offset.reset", "earliest"); // retention may remove what is about to be read
+        if !self.settings.properties.contains_key("queued.max.messages.kbytes") {
+            config.set("queued.max.messages.kbytes", "4096"); // the copy into Postgres is slower than the fetch
+        }
         if visibility == Visibility::Written {
             config.set("isolation.level", "read_uncommitted");
         }

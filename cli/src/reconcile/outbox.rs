@@ -7,8 +7,9 @@ use shared::hash::partition_of;
 use super::code::Code;
 use super::finding::{Example, Findings};
 use super::judge::Place;
-use super::looks::{Looks, Topic};
+use super::looks::Looks;
 use super::postgres::State;
+use super::topic::Topic;
 use super::window::Window;
 
 /// How long a lease may go on without a sign of life of its owner: as long as publishers count it among them.
