@@ -18,6 +18,7 @@
 //!
 //! Everything started here ends with the process that started it, also when that is killed.
 
+mod binaries;
 pub mod certificates;
 pub mod children;
 pub mod docker;

@@ -10,8 +10,8 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::OnceCell;
 
+use crate::binaries;
 use crate::children::{Guarded, Signal};
 use crate::folders;
 use crate::stack::unique;
@@ -58,6 +58,16 @@ impl Service {
     /// `outbox-publisher`; `name` is for logs and people.
     pub fn publisher(name: &str) -> Self {
         Self::new(name, "outbox-publisher", "OUTBOX__")
+    }
+
+    /// `claimfirst`, which is run to its end by [`Service::run_with`].
+    pub fn tool(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            binary: "claimfirst",
+            prefix: "CLAIMFIRST__",
+            environment: BTreeMap::new(),
+        }
     }
 
     fn new(name: &str, binary: &'static str, prefix: &'static str) -> Self {
@@ -141,7 +151,7 @@ impl Service {
     }
 
     async fn command(&self) -> anyhow::Result<Command> {
-        let mut command = Command::new(build().await?.join(self.binary));
+        let mut command = Command::new(binaries::build().await?.join(self.binary));
         // Settings of the caller's shell must not reach the service.
         for (name, _) in std::env::vars_os() {
             if name.to_str().is_some_and(|name| name.starts_with(self.prefix)) {
@@ -281,50 +291,6 @@ impl Running {
             .with_context(|| format!("{} has no {field}", self.name))?;
         Ok(kilobytes * 1024)
     }
-}
-
-/// The folder with both binaries, built once per run, so that no test runs an older one.
-async fn build() -> anyhow::Result<PathBuf> {
-    static BUILT: OnceCell<PathBuf> = OnceCell::const_new();
-    let folder = BUILT.get_or_try_init(|| async {
-        let target = folders::target()?;
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let mut build = tokio::process::Command::new(cargo);
-        // What cargo says of the test's own package. A build script that asks for these (ring's does) would run
-        // again, and everything above it would be built anew.
-        for (name, _) in std::env::vars_os() {
-            let is_ours = |prefix| name.to_str().is_some_and(|name| name.starts_with(prefix));
-            if is_ours("CARGO_PKG_") || is_ours("CARGO_MANIFEST_") {
-                build.env_remove(&name);
-            }
-        }
-        let built = build
-            .current_dir(folders::workspace())
-            .args([
-                "build",
-                "--quiet",
-                "--release",
-                "-p",
-                "triage-service",
-                "-p",
-                "outbox-publisher",
-                "--target-dir",
-            ])
-            .arg(&target)
-            .status()
-            .await;
-        let folder = target.join("release");
-        match built {
-            Ok(status) => ensure!(status.success(), "building the services ended with {status}"),
-            // A machine that only runs what was built elsewhere.
-            Err(error) if folder.join("triage-service").exists() => {
-                eprintln!("the services are not built anew, since cargo cannot be run: {error}");
-            }
-            Err(error) => return Err(error).context("run cargo to build the services"),
-        }
-        Ok(folder)
-    });
-    folder.await.cloned()
 }
 
 /// GET of a path from whatever speaks HTTP there.

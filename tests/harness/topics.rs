@@ -137,6 +137,21 @@ pub async fn delete(brokers: &str, name: &str) -> anyhow::Result<()> {
     refused(admin(brokers)?.delete_topics(&[name], &patient()).await?).with_context(|| format!("delete topic {name}"))
 }
 
+/// Removes the records below these offsets of partitions, as retention does.
+pub async fn remove_before(brokers: &str, name: &str, offsets: &[(i32, i64)]) -> anyhow::Result<()> {
+    let mut cuts = TopicPartitionList::new();
+    for &(partition, before) in offsets {
+        cuts.add_partition_offset(name, partition, Offset::Offset(before))?;
+    }
+    let answered = admin(brokers)?.delete_records(&cuts, &patient()).await?;
+    for element in answered.elements() {
+        element
+            .error()
+            .with_context(|| format!("remove records of {name}[{}]", element.partition()))?;
+    }
+    Ok(())
+}
+
 /// Sets settings of a topic **and resets all others to their defaults**: so only for topics of our own.
 pub async fn alter(brokers: &str, name: &str, settings: &[(&str, &str)]) -> anyhow::Result<()> {
     let mut change = AlterConfig::new(ResourceSpecifier::Topic(name));

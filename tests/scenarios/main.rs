@@ -5,9 +5,11 @@
 //! | [`documents`] | what the documents and the deployment files tell people to type |
 //! | [`outbox`] | the rules of the tables: what is read, in which order, and what each statement changes |
 //! | [`publisher`] | the publisher's process between Postgres and Kafka |
+//! | [`reconcile`] | that `claimfirst reconcile` finds damage, and none where there is none |
 //! | [`triage`] | the triage service's process between Kafka and Postgres |
 
 mod documents;
 mod outbox;
 mod publisher;
+mod reconcile;
 mod triage;

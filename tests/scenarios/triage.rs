@@ -21,5 +21,5 @@ mod dead_letters;
 mod leaves;
 mod outages;
 mod rebalancing;
-mod scene;
+pub(crate) mod scene;
 mod traces;

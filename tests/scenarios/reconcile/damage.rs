@@ -1,0 +1,240 @@
+//! One thing deleted, added, changed or moved, and what it is called.
+
+use anyhow::Context;
+use harness::{Record, topics};
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use super::{reconcile, system};
+use crate::triage::scene::Scene;
+
+/// What is done to the tables, what must be found, and what undoes it. `victim` is one event that was decided and
+/// published, not the first of its partition; `spared` keeps what is taken away.
+const DAMAGES: [(&str, &str, &[(&str, u64)], &str); 11] = [
+    (
+        "a row deleted",
+        "insert into spared_row select e.* from outbox_events e join victim v on v.row_id = e.id; \
+         delete from outbox_events e using victim v where v.row_id = e.id",
+        &[("claim-without-outcome", 1), ("record-without-row", 1)],
+        "insert into outbox_events select * from spared_row",
+    ),
+    (
+        "a byte changed",
+        "update outbox_events e set payload = set_byte(payload, 9, get_byte(payload, 9) # 1) from victim v where v.row_id = e.id",
+        &[("payload-differs", 1)],
+        "update outbox_events e set payload = set_byte(payload, 9, get_byte(payload, 9) # 1) from victim v where v.row_id = e.id",
+    ),
+    (
+        "a key changed",
+        "update outbox_events e set key = key || 'x' from victim v where v.row_id = e.id",
+        &[("key-differs", 1)],
+        "update outbox_events e set key = substr(key, 1, octet_length(key) - 1) from victim v where v.row_id = e.id",
+    ),
+    (
+        "a claim removed",
+        "insert into spared_claim select p.* from processed_events p join victim v using (event_id); \
+         delete from processed_events p using victim v where v.event_id = p.event_id",
+        &[("offset-past-unclaimed", 1), ("decision-without-claim", 1)],
+        "insert into processed_events select * from spared_claim",
+    ),
+    (
+        "a decision removed",
+        "insert into spared_decision select d.* from decisions d join victim v using (event_id); \
+         delete from decisions d using victim v where v.event_id = d.event_id",
+        &[("claim-without-decision", 1)],
+        "insert into decisions select * from spared_decision",
+    ),
+    (
+        "a second decision",
+        "insert into decisions select (jsonb_populate_record(s, '{\"decision_id\": \"00000000-0000-4000-8000-000000000001\"}')).* \
+           from spared_decision s",
+        &[("decided-twice", 1)],
+        "delete from decisions where decision_id = '00000000-0000-4000-8000-000000000001'",
+    ),
+    (
+        "a second outcome",
+        "insert into outbox_events select (jsonb_populate_record(s, jsonb_build_object('id', nextval('outbox_events_id_seq')))).* \
+           from spared_row s",
+        &[("outcome-twice", 1)],
+        "delete from outbox_events e using victim v, spared_row s where e.event_id = s.event_id and e.id <> s.id",
+    ),
+    (
+        "a dead letter's row deleted",
+        "delete from spared_row; \
+         insert into spared_row select * from outbox_events where event_type = 'dead-letter' order by id limit 1; \
+         delete from outbox_events e using spared_row s where s.id = e.id",
+        &[("claim-without-dead-letter", 1), ("record-without-row", 1)],
+        "insert into outbox_events select * from spared_row",
+    ),
+    (
+        "a dead letter that is not its record",
+        "update outbox_events e set payload = coalesce(e.payload, '') || 'x' from spared_row s where s.id = e.id",
+        &[("dead-letter-differs", 1), ("payload-differs", 1)],
+        "update outbox_events e set payload = s.payload from spared_row s where s.id = e.id",
+    ),
+    (
+        "a row written down as published that never was",
+        "select outbox_enqueue((select min(topic) from outbox_events where event_type <> 'dead-letter'), 'k', 'order', 'p'); \
+         update outbox_events set status = 'PUBLISHED', published_at = now() where event_type = 'order'",
+        &[("published-without-record", 1)],
+        "delete from outbox_events where event_type = 'order'",
+    ),
+    (
+        "a lease of nobody",
+        "update outbox_leases set lock_owner = gen_random_uuid(), locked_until = now() + interval '1 hour' where bucket = 7",
+        &[("lease-of-nobody", 1)],
+        "update outbox_leases set lock_owner = null, locked_until = '-infinity' where bucket = 7",
+    ),
+];
+
+const VICTIM: &str = "create table victim as \
+      select p.event_id, e.id as row_id from processed_events p join outbox_events e \
+          on e.source_topic_id = p.topic_id and e.source_partition = p.kafka_partition and e.source_offset = p.kafka_offset \
+       where p.outcome = 'DECIDED' and p.kafka_offset > 50 order by p.kafka_offset limit 1; \
+     create table spared_row (like outbox_events); \
+     create table spared_claim (like processed_events); \
+     create table spared_decision (like decisions)";
+
+#[tokio::test]
+async fn damaged_tables_are_named() -> anyhow::Result<()> {
+    // given
+    let (scene, _) = system("recon-tables", 600).await?;
+    scene.run(VICTIM).await?;
+    for (what, damage, expected, undo) in DAMAGES {
+        // when
+        scene.run(damage).await.context(what)?;
+        let said = reconcile(&scene, &[]).await.context(what)?;
+        scene.run(undo).await.context(what)?;
+
+        // then
+        eprintln!("{what}: {:?}", said.of_class("wrong"));
+        said.expect_wrong(expected);
+        for (code, _) in expected {
+            assert_eq!(said.examples(code).len(), 1, "{what} {code}: {:#}", said.report);
+        }
+    }
+    reconcile(&scene, &[]).await?.expect_clean();
+    scene.stack.drop_database(&scene.database).await
+}
+
+#[tokio::test]
+async fn records_that_no_row_has_are_named_by_their_place() -> anyhow::Result<()> {
+    // given
+    let (scene, _) = system("recon-records", 100).await?;
+    let output = &scene.triage.output;
+
+    // when: somebody else writes to the topic, once as we would and once without headers
+    let mut alike = Record::new("k", "{}");
+    let header = |name: &str, value: &str| (name.to_owned(), Some(value.as_bytes().to_vec()));
+    alike.headers = vec![
+        header("event-id", "0e4f6a2b-3c1d-4e5f-8a9b-0c1d2e3f4a5b"),
+        header("outbox-id", "1000000"),
+    ];
+    let written = topics::produce(&scene.brokers, output, vec![alike, Record::new("k", "{}")]).await?;
+    let said = reconcile(&scene, &[]).await?;
+
+    // then
+    said.expect_wrong(&[("record-without-row", 2)]);
+    let examples = said.examples("record-without-row");
+    for ((partition, offset), example) in written.iter().zip(&examples) {
+        assert_eq!(example["topic"], output.as_str());
+        assert_eq!(
+            (example["partition"].as_i64(), example["offset"].as_i64()),
+            (Some((*partition).into()), Some(*offset))
+        );
+    }
+    assert_eq!(examples[0]["event_id"], "0e4f6a2b-3c1d-4e5f-8a9b-0c1d2e3f4a5b");
+    assert_eq!(examples[1]["note"], "without an event-id");
+    scene.stack.drop_database(&scene.database).await
+}
+
+#[tokio::test]
+async fn a_changed_record_and_a_repeated_one_are_told_from_each_other() -> anyhow::Result<()> {
+    // given
+    let (scene, _) = system("recon-changed", 100).await?;
+    let output = &scene.triage.output;
+    let reads = topics::read_all(&scene.brokers, output).await?;
+    let again = |n: usize| Record {
+        key: reads[n].key.clone(),
+        value: reads[n].value.clone(),
+        headers: reads[n].headers.clone(),
+        partition: Some(reads[n].partition),
+        ..Record::default()
+    };
+
+    // when: one record stands there again, byte for byte, and another one with one byte changed
+    let mut changed = again(5);
+    if let Some(value) = &mut changed.value {
+        value[9] ^= 1;
+    }
+    let written = topics::produce(&scene.brokers, output, vec![again(3), changed]).await?;
+    let said = reconcile(&scene, &[]).await?;
+
+    // then
+    said.expect_wrong(&[("payload-differs", 1)]);
+    assert_eq!(said.examples("payload-differs")[0]["offset"], written[1].1);
+    assert_eq!(
+        said.of_class("apart").get("published-again"),
+        Some(&2),
+        "{:#}",
+        said.report
+    );
+    assert_eq!(said.report["publish_duplicates"], 2);
+    scene.stack.drop_database(&scene.database).await
+}
+
+#[tokio::test]
+async fn an_offset_pushed_forward_is_found() -> anyhow::Result<()> {
+    // given: records that nobody has read yet
+    let (scene, _) = system("recon-offset", 100).await?;
+    let sent = scene.send(super::stream(60)).await?;
+    let before = scene.committed().await?;
+    reconcile(&scene, &[]).await?.expect_clean();
+
+    // when: the group is put to the end of each partition, and then beyond one
+    let ends: Vec<_> = before.iter().map(|at| (at.partition, at.high)).collect();
+    commit(&scene, ends.clone()).await?;
+    let passed = reconcile(&scene, &[]).await?;
+    let beyond: Vec<_> = ends
+        .iter()
+        .map(|&(partition, high)| (partition, high + i64::from(partition == 0)))
+        .collect();
+    commit(&scene, beyond).await?;
+    let past_end = reconcile(&scene, &["--partition", "0", "--topic", scene.input()]).await?;
+
+    // then: duplicates of claimed events are passed rightly
+    let unclaimed = passed.of_class("wrong")["offset-past-unclaimed"];
+    assert!(unclaimed > 40 && unclaimed <= sent.len() as u64, "{:#}", passed.report);
+    passed.expect_wrong(&[("offset-past-unclaimed", unclaimed)]);
+    assert_eq!(
+        past_end.of_class("wrong").get("offset-past-end"),
+        Some(&1),
+        "{:#}",
+        past_end.report
+    );
+    scene.stack.drop_database(&scene.database).await
+}
+
+/// Sets the group's offsets, as kafka-consumer-groups.sh does.
+pub(super) async fn commit(scene: &Scene, offsets: Vec<(i32, i64)>) -> anyhow::Result<()> {
+    let (brokers, group, topic) = (
+        scene.brokers.clone(),
+        scene.triage.group.clone(),
+        scene.input().to_owned(),
+    );
+    tokio::task::spawn_blocking(move || {
+        let client: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", &brokers)
+            .set("group.id", &group)
+            .create()?;
+        let mut list = TopicPartitionList::new();
+        for (partition, offset) in offsets {
+            list.add_partition_offset(&topic, partition, Offset::Offset(offset))?;
+        }
+        client
+            .commit(&list, CommitMode::Sync)
+            .context("set the group's offsets")
+    })
+    .await?
+}
