@@ -69,6 +69,10 @@ impl StackKind {
             (Self::Embedded, Ability::PromptFetch) => {
                 Some("the mock cluster answers a fetch that found nothing after its longest wait")
             }
+            (Self::Embedded, Ability::TimeIndex) => Some("the mock cluster finds no offset by its time"),
+            (Self::Embedded, Ability::GivenOffsets) => {
+                Some("the mock cluster takes a group's offsets from its members only")
+            }
             (Self::Env, Ability::BrokerProcess | Ability::BrokerRoutes) => Some("the given brokers are not ours"),
             (Self::Env, Ability::DatabaseProcess) => Some("the given Postgres is not ours"),
             (
@@ -77,7 +81,9 @@ impl StackKind {
                 | Ability::Transactions
                 | Ability::Admin
                 | Ability::LongTopics
-                | Ability::PromptFetch,
+                | Ability::PromptFetch
+                | Ability::TimeIndex
+                | Ability::GivenOffsets,
             ) => None,
         }
     }
@@ -98,6 +104,10 @@ pub enum Ability {
     LongTopics,
     /// A fetch that is answered as soon as there is something.
     PromptFetch,
+    /// Offsets by the time of their records.
+    TimeIndex,
+    /// Offsets of a group that are set while nobody is in it.
+    GivenOffsets,
     /// A Postgres that may be killed, frozen and restarted.
     DatabaseProcess,
     /// Brokers that name a proxy's address to their clients.

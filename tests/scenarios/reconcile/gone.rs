@@ -44,8 +44,11 @@ async fn rows_whose_leaf_was_dropped_are_gone_and_a_missing_one_is_not() -> anyh
         )
         .await?;
     let service = scene.start("decides-more").await?;
-    scene.send(stream(200)).await?;
-    scene.until_passed().await?;
+    for _ in 0..2 {
+        // Of the transaction that wrote the oldest row that is kept, nobody can tell which rows were dropped.
+        scene.send(stream(100)).await?;
+        scene.until_passed().await?;
+    }
     drain(vec![service]).await?;
     scene.publish().await?;
     scene.run("update outbox_leaves set check_at = '-infinity'").await?; // the publishers' upkeep has looked at it
@@ -83,6 +86,11 @@ async fn a_window_has_only_what_it_was_asked_for() -> anyhow::Result<()> {
         .execute(&mut connection)
         .await?;
 
+    let has_times = !scene
+        .stack
+        .skips("recon-window --since, --until", &[Ability::TimeIndex]);
+    let is_shown =
+        |arguments: &[&str]| has_times || !arguments.iter().any(|text| ["--since", "--until"].contains(text));
     for (arguments, expected) in [
         (vec!["--topic", &output], 1),
         (vec!["--topic", &output, "--partition", "1"], 1),
@@ -94,6 +102,9 @@ async fn a_window_has_only_what_it_was_asked_for() -> anyhow::Result<()> {
         (vec!["--topic", &output, "--since", "1h"], 1),
         (vec!["--topic", &output, "--until", "1h"], 0),
     ] {
+        if !is_shown(&arguments) {
+            continue;
+        }
         // when
         let said = reconcile(&scene, &arguments).await?;
 

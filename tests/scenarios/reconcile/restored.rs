@@ -1,6 +1,7 @@
 //! A database that is older than Kafka: what docs/operations.md says of a restore.
 
 use harness::stack::unique;
+use harness::{Ability, Stack};
 use sqlx::{AssertSqlSafe, Connection};
 
 use super::damage::commit;
@@ -9,6 +10,9 @@ use crate::triage::scene::drain;
 
 #[tokio::test]
 async fn a_restored_database_tells_what_its_group_would_pass_over() -> anyhow::Result<()> {
+    if Stack::shared().await?.skips("recon-restored", &[Ability::GivenOffsets]) {
+        return Ok(());
+    }
     // given: a backup, and work that it knows nothing of
     let (mut scene, backed_up) = system("recon-restored", 300).await?;
     let before = scene.committed().await?;
@@ -43,16 +47,11 @@ async fn a_restored_database_tells_what_its_group_would_pass_over() -> anyhow::R
     assert!(wrong["offset-past-unclaimed"] > 100, "{wrong:?}");
     assert_eq!(wrong["record-without-row"], lost, "{wrong:?}");
     put_back.expect_wrong(&[("record-without-row", lost)]);
+    let wrong: Vec<_> = recovered.of_class("wrong").into_keys().collect();
     assert_eq!(
-        recovered.of_class("wrong").get("record-without-row"),
-        None,
-        "{:#}",
-        recovered.report
-    );
-    assert_eq!(
-        recovered.of_class("wrong").get("offset-past-unclaimed"),
-        None,
-        "{:#}",
+        wrong,
+        ["payload-differs"],
+        "the envelope says when: {:#}",
         recovered.report
     );
     assert_eq!(recovered.report["lost"], 0);
