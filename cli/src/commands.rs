@@ -1,6 +1,7 @@
 //! What can be typed, and how it ends: 0 yes, 1 no, 2 could not find out.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -116,12 +117,10 @@ pub fn run() -> ExitCode {
 
 fn print_settings(loaded: &Loaded<Settings>, is_json: bool) {
     if is_json {
-        println!(
-            "{}",
-            serde_json::to_string_pretty(&loaded.settings).expect("settings are plain data")
-        );
+        let text = serde_json::to_string_pretty(&loaded.settings).expect("settings are plain data");
+        say(&(text + "\n"));
     } else {
-        print!("{}", loaded.describe());
+        say(&loaded.describe());
     }
 }
 
@@ -140,8 +139,12 @@ impl Reconcile {
         progress.end();
         runtime.shutdown_background(); // a client whose broker is away can take a minute to close
         let report = Report::of(answer?, began, clock.elapsed().as_secs_f64());
-        print!("{}", if is_json { report.json() } else { report.table() });
-        self.write(&report)?;
+        say(&if is_json { report.json() } else { report.table() });
+        if let Some(file) = self.write(&report)?
+            && !is_json
+        {
+            say(&format!("the report is {}\n", file.display()));
+        }
         Ok(report.ok)
     }
 
@@ -164,21 +167,25 @@ impl Reconcile {
         })
     }
 
-    /// A report that was asked for by name must be written; the usual one may not be: a container is read-only.
-    fn write(&self, report: &Report) -> anyhow::Result<()> {
+    /// Where it was written. A report that was asked for by name must be; the usual one may not: a container is
+    /// read-only.
+    fn write(&self, report: &Report) -> anyhow::Result<Option<&Path>> {
         let file = self.report.as_deref().unwrap_or(Path::new(REPORT));
-        let written = write(file, &report.json());
-        if self.report.is_some() {
-            return written.with_context(|| format!("--report {}", file.display()));
+        match write(file, &report.json()) {
+            Ok(()) => Ok(Some(file)),
+            Err(error) if self.report.is_some() => Err(error).with_context(|| format!("--report {}", file.display())),
+            Err(error) => {
+                let file = file.display();
+                eprintln!("claimfirst: no report written to {file}: {error}; --report FILE names another place");
+                Ok(None)
+            }
         }
-        if let Err(error) = written {
-            eprintln!(
-                "claimfirst: no report written to {}: {error}; --report FILE names another place",
-                file.display()
-            );
-        }
-        Ok(())
     }
+}
+
+/// Prints. Whoever reads it may have seen enough and be gone; the verdict is the exit code.
+fn say(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
 fn write(file: &Path, text: &str) -> std::io::Result<()> {

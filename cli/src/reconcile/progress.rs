@@ -1,10 +1,11 @@
 //! How far it is: a bar with rate and time left, on a terminal only.
 
+use std::fmt::Write;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
-const FORM: &str = "{spinner} {msg:44!} {bar:24} {human_pos:>12}/{human_len:12} {per_sec:>14} {eta_precise}";
+const FORM: &str = "{spinner} {msg:44!} {bar:24} {human_pos:>12}/{human_len:12} {rate:>12} {eta_precise}";
 
 /// The bar. Copies show the same one.
 #[derive(Debug, Clone)]
@@ -14,7 +15,11 @@ impl Progress {
     /// On standard error, if that is a terminal; nothing is shown otherwise.
     pub fn on_terminal() -> Self {
         let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
-        bar.set_style(ProgressStyle::with_template(FORM).unwrap_or_else(|_| ProgressStyle::default_bar()));
+        let form = ProgressStyle::with_template(FORM).unwrap_or_else(|_| ProgressStyle::default_bar());
+        let rate = |state: &ProgressState, text: &mut dyn Write| {
+            let _ = write!(text, "{}/s", HumanCount(state.per_sec() as u64)); // a bar is no place to fail
+        };
+        bar.set_style(form.with_key("rate", rate));
         bar.enable_steady_tick(Duration::from_millis(200));
         Self(bar)
     }

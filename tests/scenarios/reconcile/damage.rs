@@ -9,57 +9,80 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use super::{reconcile, system};
 use crate::triage::scene::Scene;
 
-/// What is done to the tables, what must be found, and what undoes it. `victim` is one event that was decided and
-/// published, not the first of its partition; `spared` keeps what is taken away.
-const DAMAGES: [(&str, &str, &[(&str, u64)], &str); 11] = [
-    (
+/// Something done to the tables.
+struct Damage {
+    what: &'static str,
+    done: &'static str,
+    /// The codes that must come of it, and how many of each.
+    expected: &'static [(&'static str, u64)],
+    undone: &'static str,
+}
+
+const fn damage(
+    what: &'static str,
+    done: &'static str,
+    expected: &'static [(&'static str, u64)],
+    undone: &'static str,
+) -> Damage {
+    Damage {
+        what,
+        done,
+        expected,
+        undone,
+    }
+}
+
+/// `victim` is one event that was decided and published, not the first of its partition; the tables `spared_...` keep
+/// what is taken away.
+const DAMAGES: [Damage; 11] = [
+    damage(
         "a row deleted",
         "insert into spared_row select e.* from outbox_events e join victim v on v.row_id = e.id; \
          delete from outbox_events e using victim v where v.row_id = e.id",
         &[("claim-without-outcome", 1), ("record-without-row", 1)],
         "insert into outbox_events select * from spared_row",
     ),
-    (
+    damage(
         "a byte changed",
         "update outbox_events e set payload = set_byte(payload, 9, get_byte(payload, 9) # 1) from victim v where v.row_id = e.id",
         &[("payload-differs", 1)],
         "update outbox_events e set payload = set_byte(payload, 9, get_byte(payload, 9) # 1) from victim v where v.row_id = e.id",
     ),
-    (
+    damage(
         "a key changed",
         "update outbox_events e set key = key || 'x' from victim v where v.row_id = e.id",
         &[("key-differs", 1)],
         "update outbox_events e set key = substr(key, 1, octet_length(key) - 1) from victim v where v.row_id = e.id",
     ),
-    (
+    damage(
         "a claim removed",
         "insert into spared_claim select p.* from processed_events p join victim v using (event_id); \
          delete from processed_events p using victim v where v.event_id = p.event_id",
         &[("offset-past-unclaimed", 1), ("decision-without-claim", 1)],
         "insert into processed_events select * from spared_claim",
     ),
-    (
+    damage(
         "a decision removed",
         "insert into spared_decision select d.* from decisions d join victim v using (event_id); \
          delete from decisions d using victim v where v.event_id = d.event_id",
         &[("claim-without-decision", 1)],
         "insert into decisions select * from spared_decision",
     ),
-    (
+    damage(
         "a second decision",
         "insert into decisions select (jsonb_populate_record(s, '{\"decision_id\": \"00000000-0000-4000-8000-000000000001\"}')).* \
            from spared_decision s",
         &[("decided-twice", 1)],
         "delete from decisions where decision_id = '00000000-0000-4000-8000-000000000001'",
     ),
-    (
+    damage(
         "a second outcome",
         "insert into outbox_events select (jsonb_populate_record(s, jsonb_build_object('id', nextval('outbox_events_id_seq')))).* \
            from spared_row s",
         &[("outcome-twice", 1)],
         "delete from outbox_events e using victim v, spared_row s where e.event_id = s.event_id and e.id <> s.id",
     ),
-    (
+    damage(
         "a dead letter's row deleted",
         "delete from spared_row; \
          insert into spared_row select * from outbox_events where event_type = 'dead-letter' order by id limit 1; \
@@ -67,20 +90,20 @@ const DAMAGES: [(&str, &str, &[(&str, u64)], &str); 11] = [
         &[("claim-without-dead-letter", 1), ("record-without-row", 1)],
         "insert into outbox_events select * from spared_row",
     ),
-    (
+    damage(
         "a dead letter that is not its record",
         "update outbox_events e set payload = coalesce(e.payload, '') || 'x' from spared_row s where s.id = e.id",
         &[("dead-letter-differs", 1), ("payload-differs", 1)],
         "update outbox_events e set payload = s.payload from spared_row s where s.id = e.id",
     ),
-    (
+    damage(
         "a row written down as published that never was",
         "select outbox_enqueue((select min(topic) from outbox_events where event_type <> 'dead-letter'), 'k', 'order', 'p'); \
          update outbox_events set status = 'PUBLISHED', published_at = now() where event_type = 'order'",
         &[("published-without-record", 1)],
         "delete from outbox_events where event_type = 'order'",
     ),
-    (
+    damage(
         "a lease of nobody",
         "update outbox_leases set lock_owner = gen_random_uuid(), locked_until = now() + interval '1 hour' where bucket = 7",
         &[("lease-of-nobody", 1)],
@@ -101,11 +124,17 @@ async fn damaged_tables_are_named() -> anyhow::Result<()> {
     // given
     let (scene, _) = system("recon-tables", 600).await?;
     scene.run(VICTIM).await?;
-    for (what, damage, expected, undo) in DAMAGES {
+    for Damage {
+        what,
+        done,
+        expected,
+        undone,
+    } in DAMAGES
+    {
         // when
-        scene.run(damage).await.context(what)?;
+        scene.run(done).await.context(what)?;
         let said = reconcile(&scene, &[]).await.context(what)?;
-        scene.run(undo).await.context(what)?;
+        scene.run(undone).await.context(what)?;
 
         // then
         eprintln!("{what}: {:?}", said.of_class("wrong"));
