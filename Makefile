@@ -2,7 +2,7 @@
 #
 #   make demo     kills services on purpose and proves that nothing was lost
 #   make floor    measures both services against a bare client, on Apache Kafka
-#   make test     every test, on the stack that STACK names
+#   make test     every test but Compose's, on the stack that STACK names
 #   make check    formatting, lints, documentation, and the tests that need no stack
 #   make images       our container images; images-full compiles them inside, wherever it runs
 #   make up       everything in containers, with a stream and, where they can be had, Prometheus and Grafana
@@ -30,7 +30,7 @@ floor: tools postgres kafka
 # run at a time than small machines have cores, and fewer than large ones have: each may start servers.
 test: tools postgres $(if $(filter auto kafka,$(STACK)),kafka) $(if $(filter containers,$(STACK)),images)
 	cargo build --release
-	cargo test --release --workspace -- --test-threads=4
+	cargo test --release --workspace --exclude compose -- --test-threads=4
 
 check: tools
 	cargo fmt --all --check
@@ -52,7 +52,7 @@ up:
 
 # Profiles are named, or Compose would leave their containers.
 down:
-	@COMPOSE_PROFILES=load,observe docker/compose down --remove-orphans $(if $(VOLUMES),--volumes)
+	@COMPOSE_PROFILES=load,observe,tools docker/compose down --remove-orphans $(if $(VOLUMES),--volumes)
 
 observe-check:
 	@docker/observe/check

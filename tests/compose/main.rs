@@ -55,6 +55,10 @@ async fn a_rolling_restart_under_load_loses_nothing() -> anyhow::Result<()> {
     );
     nobody_logged_an_error(&project).await?;
 
+    // and the operator's tool, which knows nothing of the stream, comes to the same from the data alone
+    let ask = ["run", "--rm", "-T", "claimfirst", "reconcile"];
+    eprintln!("{}", project.compose(&ask).await?);
+
     // when the servers are killed under load, and started again on their volumes
     let feeder = stream(&project)?;
     for server in ["postgres", "kafka"] {

@@ -134,7 +134,7 @@ impl Drop for Project {
         }
         let mut down = self.command("docker/compose", &["down", "--volumes", "--remove-orphans"]);
         // Without its profile a container would stay, and the network with it.
-        let ended = down.env("COMPOSE_PROFILES", "load,observe").output();
+        let ended = down.env("COMPOSE_PROFILES", "load,observe,tools").output();
         match ended {
             Ok(output) if output.status.success() => {}
             Ok(output) => eprintln!("not everything is down: {}", String::from_utf8_lossy(&output.stderr)),

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 /// The images of services: binary, prefix of its settings.
 const SERVICES: [(&str, &str); 2] = [("triage-service", "TRIAGE"), ("outbox-publisher", "OUTBOX")];
 /// Every image that `make images` makes.
-const IMAGES: [&str; 3] = ["triage-service", "outbox-publisher", "load"];
+const IMAGES: [&str; 4] = ["triage-service", "outbox-publisher", "claimfirst", "load"];
 /// How an image should be deployed. What works so needs nothing more.
 const CONFINED: [&str; 5] = [
     "--read-only",
