@@ -98,9 +98,14 @@ pub(crate) async fn reconcile(scene: &Scene, arguments: &[&str]) -> anyhow::Resu
 
 /// A stream with everything in it, decided and published; the services have drained.
 pub(crate) async fn system(test: &str, records: usize) -> anyhow::Result<(Scene, Verdict)> {
+    system_of(test, stream(records)).await
+}
+
+/// These records, decided and published; the services have drained.
+pub(crate) async fn system_of(test: &str, records: Vec<Record>) -> anyhow::Result<(Scene, Verdict)> {
     let scene = Scene::new(test, 3).await?;
     let service = scene.start("decides").await?;
-    scene.send(stream(records)).await?;
+    scene.send(records).await?;
     scene.until_passed().await?;
     drain(vec![service]).await?;
     scene.publish().await?;
@@ -111,6 +116,7 @@ pub(crate) async fn system(test: &str, records: usize) -> anyhow::Result<(Scene,
 /// Records with duplicates, dead letters and other bodies among them, made now.
 pub(crate) fn stream(records: usize) -> Vec<Record> {
     let now = clock::unix_millis();
+    eprintln!("{records} records, seed and time {now}");
     Inputs::new(now.unsigned_abs(), now)
         .take(records)
         .map(|input| input.record)
