@@ -16,11 +16,15 @@ STACK ?= auto
 export STACK
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
+# What starts containers is compiled where they are asked for: it changes the features of what all else stands on.
+containers := --features system-tests/containers
+if_containers := $(if $(filter containers,$(STACK)),$(containers))
+
 .PHONY: demo floor test check images images-full up down observe-check compose-test tools postgres kafka
 
 demo: tools postgres $(if $(filter kafka,$(STACK)),kafka)
 	cargo build --release
-	cargo run --release --quiet --package demo
+	cargo run --release --quiet --package demo $(if_containers)
 
 floor: tools postgres kafka
 	cargo build --release
@@ -30,12 +34,12 @@ floor: tools postgres kafka
 # run at a time than small machines have cores, and fewer than large ones have: each may start servers.
 test: tools postgres $(if $(filter auto kafka,$(STACK)),kafka) $(if $(filter containers,$(STACK)),images)
 	cargo build --release
-	cargo test --release --workspace --exclude compose -- --test-threads=4
+	cargo test --release --workspace --exclude compose $(if_containers) -- --test-threads=4
 
 check: tools
 	cargo fmt --all --check
-	cargo clippy --release --workspace --all-targets -- --deny warnings
-	RUSTDOCFLAGS="--deny warnings" cargo doc --release --workspace --no-deps
+	cargo clippy --release --workspace --all-targets $(containers) -- --deny warnings
+	RUSTDOCFLAGS="--deny warnings" cargo doc --release --workspace --no-deps $(containers)
 	cargo test --release
 	cargo test --release --package simulation
 

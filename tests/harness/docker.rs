@@ -4,19 +4,23 @@
 //! type: `docker kill`, `docker pause`, `docker network disconnect`. Everything carries the label of the
 //! run ([`run`]), by which it is found and removed also after a test that was killed.
 
+#[cfg_attr(not(feature = "containers"), path = "docker/absent.rs")]
 mod container;
 pub mod images;
 mod made;
 pub mod run;
+#[cfg(feature = "containers")]
 mod watch;
 
 use std::ffi::OsStr;
 use std::path::Path;
 use std::process::Stdio;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 
-pub use container::{Container, End};
+pub use container::Container;
+#[cfg(feature = "containers")]
+pub use container::End;
 pub use made::Made;
 
 /// Gives the engine a command and returns what it prints.
@@ -35,6 +39,15 @@ pub async fn docker<S: AsRef<OsStr>>(arguments: &[S]) -> anyhow::Result<String> 
         bail!("`{}`: {}", shown(), String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
+}
+
+/// Whether tests can start containers: the library for it changes the features of what the services stand on, too,
+/// so that all of that would be compiled once more for every other stack.
+pub const COMPILED_IN: bool = cfg!(feature = "containers");
+
+/// Why there can be no container.
+pub fn left_out() -> anyhow::Error {
+    anyhow!("containers are not compiled in: `STACK=containers make ...` does, by `--features system-tests/containers`")
 }
 
 /// Whether an engine answers on this machine.

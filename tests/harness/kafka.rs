@@ -1,5 +1,6 @@
 //! Apache Kafka in KRaft mode, one node or three, as processes from its published jars or as containers.
 
+#[cfg_attr(not(feature = "containers"), path = "kafka/absent.rs")]
 mod container;
 mod node;
 mod process;

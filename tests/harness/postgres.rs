@@ -1,5 +1,6 @@
 //! A private Postgres, which tests may restart, crash and freeze: a process from local binaries or a container.
 
+#[cfg_attr(not(feature = "containers"), path = "postgres/absent.rs")]
 mod container;
 mod process;
 
@@ -23,6 +24,8 @@ use process::Process;
 const START_WITHIN: Duration = Duration::from_secs(60);
 /// How long a stop may take; a fast stop waits for the checkpoint.
 const STOP_WITHIN: Duration = Duration::from_secs(60);
+/// Where a server listens inside its container.
+const PORT_INSIDE: u16 = 5432;
 
 /// A Postgres server of our own. Whatever belongs to it ends with us.
 #[derive(Debug)]
@@ -132,7 +135,7 @@ impl Postgres {
     /// Address of a database of this server for other containers on its network.
     pub fn private_url(&self, database: &str) -> Option<String> {
         let name = self.container()?.name();
-        Some(format!("postgres://postgres@{name}:{}/{database}", container::PORT))
+        Some(format!("postgres://postgres@{name}:{}/{database}", PORT_INSIDE))
     }
 
     /// Its container, for what only those have, if it lives in one.

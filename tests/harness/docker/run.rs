@@ -13,7 +13,9 @@ use std::sync::LazyLock;
 use anyhow::Context;
 use tokio::sync::OnceCell;
 
-use super::{docker, watch};
+use super::docker;
+#[cfg(feature = "containers")]
+use super::watch;
 
 /// The name of the label.
 pub const LABEL: &str = "claimfirst.run";
@@ -81,7 +83,9 @@ pub async fn begin() -> anyhow::Result<()> {
         .get_or_try_init(|| async {
             remove_leftovers().await?;
             remove_at_our_end()?;
-            watch::begin().await
+            #[cfg(feature = "containers")]
+            watch::begin().await?;
+            anyhow::Ok(())
         })
         .await
         .copied()

@@ -7,11 +7,9 @@ use testcontainers::core::{IntoContainerPort, Mount, WaitFor};
 use testcontainers::{ContainerRequest, ImageExt};
 use testcontainers_modules::postgres;
 
-use super::{STOP_WITHIN, Stop};
+use super::{PORT_INSIDE, STOP_WITHIN, Stop};
 use crate::docker::{Container, Made, docker, files_named, images, run};
 
-/// Inside the container.
-pub(super) const PORT: u16 = 5432;
 /// What the server says once it is up.
 const READY: &str = "database system is ready to accept connections";
 /// A volume of the image.
@@ -93,7 +91,7 @@ fn request(port: u16, settings: &BTreeMap<String, String>) -> ContainerRequest<p
         // The module waits for the server that makes the database as well, which a full volume does without.
         .with_ready_conditions(vec![WaitFor::message_on_stderr(READY)])
         .with_shm_size(SHARED_BYTES)
-        .with_mapped_port(port, PORT.tcp());
+        .with_mapped_port(port, PORT_INSIDE.tcp());
     for file in files_named(settings.values().map(String::as_str)) {
         request = request.with_mount(Mount::bind_mount(file, file));
     }

@@ -135,7 +135,11 @@ impl Choice {
             binaries: Postgres::local_binaries().is_some(),
             engine: docker::is_there,
         };
-        Self::choose(&wanted, &has)
+        let choice = Self::choose(&wanted, &has)?;
+        if choice.kind == StackKind::Containers && !docker::COMPILED_IN {
+            return Err(docker::left_out());
+        }
+        Ok(choice)
     }
 
     fn choose(wanted: &str, has: &Found) -> anyhow::Result<Self> {
