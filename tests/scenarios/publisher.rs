@@ -2,6 +2,7 @@
 //!
 //! | module | shows |
 //! |---|---|
+//! | [`cost`] | what publishing does to the tables, in a real run |
 //! | [`publishing`] | nothing is broken: shares, order, records, what it costs to wait |
 //! | [`refusals`] | what the broker refuses: a record, a batch, a whole topic |
 //! | [`missing`] | a topic that is not there, and then is |
@@ -11,11 +12,12 @@
 //! | [`unheard`] | brokers that a client has forgotten, or of which it hears nothing |
 //! | [`encrypted`] | servers that encrypt and ask for a password |
 
+mod cost;
 mod encrypted;
 mod faults;
 mod missing;
 mod publishing;
-mod refusals;
+pub(crate) mod refusals;
 mod takeover;
 mod unheard;
 mod unsendable;

@@ -22,8 +22,8 @@ use uuid::Uuid;
 use crate::publisher::{Load, Outbox, SOON, cpu_of, event, ids_on, until_readiness};
 
 /// Over the limit of a small topic, under that of the client.
-pub(super) const LARGE: usize = 6_000;
-pub(super) const SMALL_LIMIT: &[(&str, &str)] = &[("max.message.bytes", "4000")];
+pub(crate) const LARGE: usize = 6_000;
+pub(crate) const SMALL_LIMIT: &[(&str, &str)] = &[("max.message.bytes", "4000")];
 const USUAL_LIMIT: &[(&str, &str)] = &[("max.message.bytes", "1048588")];
 
 /// A publisher inside this process, whose rules can be switched off.
@@ -124,7 +124,7 @@ async fn refuse_first_batch(outbox: &Outbox<'_>, topic: &str, rules: Rules) -> a
 }
 
 /// Bytes that no compression makes small.
-pub(super) fn noise(len: usize) -> Vec<u8> {
+pub(crate) fn noise(len: usize) -> Vec<u8> {
     (0..len.div_ceil(16))
         .flat_map(|_| Uuid::new_v4().into_bytes())
         .take(len)
