@@ -3,6 +3,7 @@
 #   make demo     kills services on purpose and proves that nothing was lost
 #   make floor    measures both services against a bare client, on Apache Kafka
 #   make test     every test but Compose's, on the stack that STACK names
+#   make hostile  a million records that nobody should write (RECORDS=n), by the triage service, on Apache Kafka
 #   make check    formatting, lints, documentation, and the tests that need no stack
 #   make images       our container images; images-full compiles them inside, wherever it runs
 #   make up       everything in containers, with a stream and, where they can be had, Prometheus and Grafana
@@ -20,7 +21,7 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 containers := --features system-tests/containers
 if_containers := $(if $(filter containers,$(STACK)),$(containers))
 
-.PHONY: demo floor test check images images-full up down observe-check compose-test tools postgres kafka
+.PHONY: demo floor test hostile check images images-full up down observe-check compose-test tools postgres kafka
 
 demo: tools postgres $(if $(filter kafka,$(STACK)),kafka)
 	cargo build --release
@@ -35,6 +36,11 @@ floor: tools postgres kafka
 test: tools postgres $(if $(filter auto kafka,$(STACK)),kafka) $(if $(filter containers,$(STACK)),images)
 	cargo build --release
 	cargo test --release --workspace --exclude compose $(if_containers) -- --test-threads=4
+
+hostile: tools postgres kafka
+	cargo build --release
+	STACK=$(if $(filter env containers,$(STACK)),$(STACK),kafka) HOSTILE_RECORDS=$(or $(RECORDS),1000000) \
+	    cargo test --release --package system-tests $(if_containers) --test scenarios -- --nocapture hostile
 
 check: tools
 	cargo fmt --all --check

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
@@ -114,6 +116,18 @@ pub async fn create(
     }
     let answers = admin(brokers)?.create_topics([&topic], &patient()).await?;
     refused(answers).with_context(|| format!("make topic {name}"))?;
+    until_led(brokers, name, partitions).await
+}
+
+/// Adds partitions, so that there are so many, and waits until each has a leader.
+pub async fn add_partitions(brokers: &str, name: &str, partitions: i32) -> anyhow::Result<()> {
+    let wanted = NewPartitions::new(name, usize::try_from(partitions)?);
+    let answers = admin(brokers)?.create_partitions([&wanted], &patient()).await?;
+    refused(answers).with_context(|| format!("add partitions to {name}"))?;
+    until_led(brokers, name, partitions).await
+}
+
+async fn until_led(brokers: &str, name: &str, partitions: i32) -> anyhow::Result<()> {
     let expected = usize::try_from(partitions)?;
     wait::until(&format!("topic {name} to have leaders"), REQUEST_WITHIN, || async {
         let (brokers, name) = (brokers.to_owned(), name.to_owned());
