@@ -139,11 +139,17 @@ fn documents_name_tests_that_exist() {
     let mut missing = Vec::new();
     for (path, text) in files("docs", "md") {
         let is_rules = path.ends_with("rules.md");
+        let is_guarantees = path.ends_with("guarantees.md");
         // In the table of rules the last column names tests, in a decision its confirmation does.
         let named: BTreeSet<String> = if is_rules {
             let rows = text.lines().filter(|line| line.starts_with("| "));
             rows.filter_map(|row| row.trim_end_matches([' ', '|']).rsplit('|').next())
                 .flat_map(tests_named)
+                .collect()
+        } else if is_guarantees {
+            tests_named(&text)
+                .difference(&settings_of_postgres())
+                .cloned()
                 .collect()
         } else {
             let confirmation = text.split_once("## Confirmation").map_or("", |(_, rest)| rest);
@@ -154,6 +160,41 @@ fn documents_name_tests_that_exist() {
         missing.extend(absent.map(|name| format!("{} names {name}", path.display())));
     }
     assert!(missing.is_empty(), "{}", missing.join("\n"));
+}
+
+/// What docs/guarantees.md has in backticks and is no test.
+fn settings_of_postgres() -> BTreeSet<String> {
+    [
+        "full_page_writes",
+        "synchronous_commit",
+        "outbox_enqueue",
+        "outbox_failed",
+        "outbox_events_id_seq",
+        "low_id",
+    ]
+    .map(str::to_owned)
+    .into()
+}
+
+/// Whatever reconcile calls wrong breaks a guarantee; whatever the guarantees call by a code, reconcile knows.
+#[test]
+fn guarantees_and_reconcile_know_each_other() {
+    let read = |file: &str| fs::read_to_string(folders::workspace().join(file)).expect("there is one");
+    let codes = read("cli/src/reconcile/snapshots/cli__reconcile__code__tests__codes_keep_their_names.snap");
+    let codes: Vec<(&str, &str)> = codes.lines().skip(4).filter_map(|line| line.split_once(' ')).collect();
+    let guarantees = read("docs/guarantees.md");
+    let is_code = |word: &&str| word.contains('-') && word.chars().all(|c| c.is_ascii_lowercase() || c == '-');
+    let named: BTreeSet<&str> = guarantees.split('`').skip(1).step_by(2).filter(is_code).collect();
+    for (code, class) in &codes {
+        let is_wrong = class.trim() == "Wrong";
+        assert!(!is_wrong || named.contains(code), "docs/guarantees.md has no {code}");
+    }
+    for name in named
+        .into_iter()
+        .filter(|name| !["event-id", "outbox-id", "outbox-epoch"].contains(name))
+    {
+        assert!(codes.iter().any(|(code, _)| *code == name), "reconcile has no {name}");
+    }
 }
 
 /// `relay/side.rs` (`take_look`) promises that the function stands in that file.
