@@ -8,13 +8,13 @@ use anyhow::Context;
 use harness::feed::{SentAt, Writer};
 use harness::input::Inputs;
 use harness::report::{Goal, Latency};
+use harness::tail::Tail;
 use harness::{Ability, Stack, StackKind, Verdict};
 
 use crate::bare;
 use crate::cast::{BUCKETS_HELD, Cast};
 use crate::scene::Scene;
 use crate::screen::{Screen, grouped, span};
-use crate::tail::Tail;
 
 /// How long the services may take for all records, so slow would be far below the floor.
 const WORK_WITHIN: Duration = Duration::from_secs(300);

@@ -10,7 +10,6 @@ mod proof;
 mod scene;
 mod screen;
 mod story;
-mod tail;
 
 use std::process::ExitCode;
 use std::sync::Arc;

@@ -9,6 +9,7 @@ use anyhow::Context;
 use harness::feed::{Feeder, Pace, SentAt, Writer};
 use harness::input::{Inputs, Kind};
 use harness::report::{Faults, Latency};
+use harness::tail::{self, Tail};
 use harness::wait::{self, Seen};
 use harness::{Database, Stack, StackKind};
 use sqlx::Connection;
@@ -16,7 +17,6 @@ use sqlx::Connection;
 use crate::cast::{BUCKETS_HELD, Cast, PARTITIONS_HELD};
 use crate::scene::{LEASE_MS, PARTITIONS, SESSION_MS, Scene};
 use crate::screen::{Counts, Screen, grouped, span};
-use crate::tail::{self, Tail};
 
 /// Buckets of an outbox.
 const BUCKETS: u64 = 64;

@@ -47,6 +47,11 @@ impl SentAt {
     pub fn take(&self, event_id: &str) -> Option<Instant> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(event_id)
     }
+
+    /// Events that nobody has taken out yet.
+    pub fn left(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
 }
 
 /// An idempotent producer that counts what was acknowledged and what was refused.
@@ -78,12 +83,32 @@ impl ProducerContext for Reports {
 impl Writer {
     /// A writer to one topic.
     pub fn new(brokers: &str, topic: &str) -> anyhow::Result<Self> {
-        let producer = ClientConfig::new()
+        Self::with(brokers, topic, &[])
+    }
+
+    /// A writer to one topic of brokers that are broken meanwhile: it notices soon that one hangs or is back.
+    pub fn impatient(brokers: &str, topic: &str) -> anyhow::Result<Self> {
+        let soon = [
+            ("socket.timeout.ms", "3000"),
+            ("request.timeout.ms", "2000"),
+            ("reconnect.backoff.max.ms", "500"),
+            ("retry.backoff.max.ms", "500"),
+        ];
+        Self::with(brokers, topic, &soon)
+    }
+
+    fn with(brokers: &str, topic: &str, properties: &[(&str, &str)]) -> anyhow::Result<Self> {
+        let mut config = ClientConfig::new();
+        config
             .set("bootstrap.servers", brokers)
             .set("enable.idempotence", "true")
             .set("partitioner", "murmur2_random")
             .set("linger.ms", "0")
-            .set("socket.timeout.ms", "10000") // a network that swallows packets would else hold it for a minute
+            .set("socket.timeout.ms", "10000"); // a network that swallows packets would else hold it for a minute
+        for (name, value) in properties {
+            config.set(*name, *value);
+        }
+        let producer = config
             .create_with_context(Reports::default())
             .context("make the feeder's producer")?;
         Ok(Self {
@@ -97,6 +122,7 @@ impl Writer {
         let mut next = BaseRecord::<[u8], [u8]>::to(&self.topic);
         next.key = record.key.as_deref();
         next.payload = record.value.as_deref();
+        next.partition = record.partition;
         let began = Instant::now();
         loop {
             match self.producer.send(next) {

@@ -12,7 +12,7 @@
 //! | [`process`] | our two services as real processes |
 //! | [`proxy`] | a network that delays, cuts, swallows answers and holds frames back |
 //! | [`certificates`] | an authority of our own, for servers that encrypt |
-//! | [`topics`], [`input`], [`feed`] | records written and read back; a realistic stream of them, at a rate |
+//! | [`topics`], [`input`], [`feed`], [`tail`] | records written and read back; a realistic stream of them, at a rate; its outcomes |
 //! | [`hostile`] | a stream of records that nobody should write |
 //! | [`wait`] | waiting for a condition on a value, with a deadline |
 //! | [`invariants`], [`report`] | what must hold at the end; the facts for people and machines |
@@ -36,6 +36,7 @@ pub mod process;
 pub mod proxy;
 pub mod report;
 pub mod stack;
+pub mod tail;
 pub mod topics;
 pub mod wait;
 

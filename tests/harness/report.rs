@@ -165,12 +165,7 @@ impl Began {
 impl Report {
     /// Writes `target/reports/<name>.json` and returns its path.
     pub fn write(&self, name: &str) -> anyhow::Result<PathBuf> {
-        let folder = folders::target()?.join("reports");
-        fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
-        let file = folder.join(format!("{name}.json"));
-        let text = serde_json::to_string_pretty(self).context("a report is JSON")?;
-        fs::write(&file, text + "\n").with_context(|| format!("write {}", file.display()))?;
-        Ok(file)
+        write(name, self)
     }
 
     /// The facts as lines of name and value.
@@ -183,6 +178,16 @@ impl Report {
             .map(|(name, value)| format!("  {name:<width$}  {value}\n"))
             .collect()
     }
+}
+
+/// Writes facts, a report with something beside it, to `target/reports/<name>.json` and returns the path.
+pub fn write(name: &str, facts: &impl Serialize) -> anyhow::Result<PathBuf> {
+    let folder = folders::target()?.join("reports");
+    fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
+    let file = folder.join(format!("{name}.json"));
+    let text = serde_json::to_string_pretty(facts).context("a report is JSON")?;
+    fs::write(&file, text + "\n").with_context(|| format!("write {}", file.display()))?;
+    Ok(file)
 }
 
 fn flatten(name: &str, value: &serde_json::Value, rows: &mut Vec<(String, String)>) {

@@ -164,7 +164,7 @@ impl Stack {
 
     /// Why this stack cannot show something, or `None` if it can.
     pub fn lacks(&self, ability: Ability) -> Option<&'static str> {
-        self.choice.kind.lacks(ability)
+        self.choice.lacks(ability)
     }
 
     /// Says that `test` is skipped if the stack lacks one of the abilities; true means: return now.

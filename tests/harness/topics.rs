@@ -13,6 +13,7 @@ use rdkafka::admin::{
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::metadata::MetadataPartition;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use crate::wait::{self, Seen};
@@ -144,6 +145,25 @@ async fn until_led(brokers: &str, name: &str, partitions: i32) -> anyhow::Result
     })
     .await?;
     Ok(())
+}
+
+/// Waits until each partition has a leader and all of its replicas are in sync.
+pub async fn until_in_sync(brokers: &str, name: &str, replicas: usize, within: Duration) -> anyhow::Result<()> {
+    let what = format!("all replicas of {name} to be in sync");
+    wait::until(&what, within, || async {
+        let (brokers, name) = (brokers.to_owned(), name.to_owned());
+        let behind = blocking(move || {
+            let metadata = reader(&brokers)?.fetch_metadata(Some(&name), REQUEST_WITHIN)?;
+            let topic = metadata.topics().first().context("metadata names the topic")?;
+            let is_behind = |partition: &&MetadataPartition| partition.leader() < 0 || partition.isr().len() < replicas;
+            Ok(topic.partitions().iter().filter(is_behind).count())
+        });
+        Ok(match behind.await? {
+            0 => Seen::Yes(()),
+            count => Seen::NotYet(format!("{count} partitions lack a replica")),
+        })
+    })
+    .await
 }
 
 /// Deletes a topic.

@@ -124,6 +124,11 @@ pub struct Choice {
 }
 
 impl Choice {
+    /// Why this stack cannot show something, or `None` if it can.
+    pub fn lacks(&self, ability: Ability) -> Option<&'static str> {
+        self.kind.lacks(ability)
+    }
+
     /// Reads `STACK` and looks at what this machine has.
     pub fn from_environment() -> anyhow::Result<Self> {
         let wanted = std::env::var("STACK").unwrap_or_else(|_| "auto".to_owned());

@@ -7,8 +7,6 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use harness::feed::SentAt;
-use harness::topics;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
@@ -16,9 +14,12 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use serde::Deserialize;
 use uuid::Uuid;
 
+use crate::feed::SentAt;
+use crate::topics;
+
 /// A consumer of the output topics on its own thread. It ends when this value is dropped.
 #[derive(Debug)]
-pub(crate) struct Tail {
+pub struct Tail {
     seen: Arc<Seen>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -26,8 +27,9 @@ pub(crate) struct Tail {
 
 /// What was consumed so far.
 #[derive(Debug, Default)]
-pub(crate) struct Seen {
+pub struct Seen {
     unique: AtomicU64,
+    repeats: AtomicU64,
     latencies_ms: Mutex<Vec<f64>>,
     /// When the first and the last event arrived.
     times: Mutex<Option<(Instant, Instant)>>,
@@ -35,18 +37,23 @@ pub(crate) struct Seen {
 
 impl Seen {
     /// Events, each counted once.
-    pub(crate) fn unique(&self) -> u64 {
+    pub fn unique(&self) -> u64 {
         self.unique.load(Ordering::Relaxed)
+    }
+
+    /// Occurrences behind the first of their event.
+    pub fn repeats(&self) -> u64 {
+        self.repeats.load(Ordering::Relaxed)
     }
 
     /// From handing an input to its client until its outcome was consumed, of every outcome whose input
     /// was noted.
-    pub(crate) fn latencies_ms(&self) -> Vec<f64> {
+    pub fn latencies_ms(&self) -> Vec<f64> {
         self.latencies_ms.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Time between the first event and the last.
-    pub(crate) fn lasted(&self) -> Duration {
+    pub fn lasted(&self) -> Duration {
         let times = *self.times.lock().unwrap_or_else(PoisonError::into_inner);
         times.map_or(Duration::ZERO, |(first, last)| last.duration_since(first))
     }
@@ -54,7 +61,7 @@ impl Seen {
 
 impl Tail {
     /// Begins to consume the topics from their beginning; latencies are taken of inputs noted in `sent_at`.
-    pub(crate) async fn start(brokers: &str, topics: &[&str], sent_at: SentAt) -> anyhow::Result<Self> {
+    pub async fn start(brokers: &str, topics: &[&str], sent_at: SentAt) -> anyhow::Result<Self> {
         let mut wanted = TopicPartitionList::new();
         for topic in topics {
             for reach in topics::reaches(brokers, topic).await? {
@@ -63,12 +70,14 @@ impl Tail {
         }
         let consumer: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", brokers)
-            .set("group.id", "demo-reads-without-a-group")
+            .set("group.id", "tail-reads-without-a-group")
             .set("enable.auto.commit", "false")
             .set("fetch.wait.max.ms", "50") // the mock cluster answers an empty fetch no sooner
+            .set("socket.timeout.ms", "3000") // a broker that hangs would else hold it for a minute
+            .set("reconnect.backoff.max.ms", "500") // a broker that was away is noticed soon
             .set("log_level", "0") // the end of the brokers is no news
             .create()
-            .context("make the demo's consumer")?;
+            .context("make the consumer of the outcomes")?;
         consumer.assign(&wanted)?;
         let (seen, stop) = (Arc::new(Seen::default()), Arc::new(AtomicBool::new(false)));
         let thread = std::thread::spawn({
@@ -83,12 +92,12 @@ impl Tail {
     }
 
     /// What was consumed, as it counts on.
-    pub(crate) fn seen(&self) -> Arc<Seen> {
+    pub fn seen(&self) -> Arc<Seen> {
         Arc::clone(&self.seen)
     }
 
     /// Waits until `count` events were consumed, each counted once.
-    pub(crate) async fn reached(&self, count: u64, within: Duration) -> anyhow::Result<()> {
+    pub async fn reached(&self, count: u64, within: Duration) -> anyhow::Result<()> {
         let began = Instant::now();
         while self.seen.unique() < count {
             if began.elapsed() > within {
@@ -123,6 +132,7 @@ fn consume(consumer: &BaseConsumer, seen: &Seen, sent_at: &SentAt, stop: &Atomic
         let now = Instant::now();
         let Some(event_id) = event_id(&record) else { continue };
         if !ids.insert(event_id) {
+            seen.repeats.fetch_add(1, Ordering::Relaxed);
             continue;
         }
         {
