@@ -2,6 +2,7 @@
 #
 #   make demo     kills services on purpose and proves that nothing was lost
 #   make floor    measures both services against a bare client, on Apache Kafka
+#   make chaos    breaks everything under load: FAULTS=50 NODES=1|3 SEED=n RECORD=1, or OUTAGE=600 (seconds)
 #   make test     every test but Compose's, on the stack that STACK names
 #   make hostile  a million records that nobody should write (RECORDS=n), by the triage service, on Apache Kafka
 #   make check    formatting, lints, documentation, and the tests that need no stack
@@ -21,7 +22,7 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 containers := --features system-tests/containers
 if_containers := $(if $(filter containers,$(STACK)),$(containers))
 
-.PHONY: demo floor test hostile check images images-full up down observe-check compose-test tools postgres kafka
+.PHONY: demo floor chaos test hostile check images images-full up down observe-check compose-test tools postgres kafka
 
 demo: tools postgres $(if $(filter kafka,$(STACK)),kafka)
 	cargo build --release
@@ -30,6 +31,12 @@ demo: tools postgres $(if $(filter kafka,$(STACK)),kafka)
 floor: tools postgres kafka
 	cargo build --release
 	STACK=$(if $(filter env,$(STACK)),env,kafka) cargo run --release --quiet --package demo -- --timed
+
+# Needs servers that can be killed: with STACK=auto it fetches Kafka.
+chaos: tools postgres $(if $(filter auto kafka,$(STACK)),kafka)
+	cargo build --release
+	cargo run --release --quiet --package chaos -- $(if $(OUTAGE),--outage $(OUTAGE),--faults $(or $(FAULTS),50)) \
+		--nodes $(or $(NODES),1) $(if $(SEED),--seed $(SEED)) $(if $(RECORD),--record)
 
 # The services are built first: the scenarios run the real binaries. Scenarios mostly wait, so more of them
 # run at a time than small machines have cores, and fewer than large ones have: each may start servers.
