@@ -180,7 +180,7 @@ mod tests {
             ["exit code of claimfirst reconcile"]
         );
         assert_eq!(
-            missed(|facts| drop(facts.reconciled.findings.insert("row-pending".to_owned(), 1))),
+            missed(|facts| facts.reconciled.findings.extend([("row-pending".to_owned(), 1)])),
             ["findings of claimfirst reconcile"]
         );
         assert_eq!(

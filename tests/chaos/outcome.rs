@@ -97,6 +97,23 @@ impl Outcome {
         fs::write(&file, text + &self.row() + "\n").with_context(|| format!("write {RECORD}"))
     }
 
+    /// What an outage has shown, in the place where a row of faults has their kinds.
+    fn outage(&self) -> Option<String> {
+        let seconds = self.report.figures.get("outage_seconds")?;
+        let value = |name: &str| {
+            self.report
+                .goals
+                .iter()
+                .find(|goal| goal.name == name)
+                .map(|goal| goal.value)
+        };
+        let most = value("triage: resident, MB")?.max(value("publisher: resident, MB")?);
+        Some(format!(
+            "Kafka out of reach for {seconds} s: at work {} s after its return, {most} MB resident at most",
+            value("seconds to recover")?
+        ))
+    }
+
     fn row(&self) -> String {
         let Report {
             ok,
@@ -140,7 +157,7 @@ impl Outcome {
             self.told.stack,
             self.told.nodes,
             self.told.seed,
-            kinds.join(", "),
+            self.outage().unwrap_or_else(|| kinds.join(", ")),
             verdict.records_in,
             verdict.lost,
             verdict.decided_twice,

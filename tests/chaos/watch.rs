@@ -168,11 +168,11 @@ mod tests {
             ["looks at readiness that did not say kafka is away"]
         );
         assert_eq!(
-            missed(|watched| drop(watched.samples[9].away.insert("postgres".to_owned(), 5.0))),
+            missed(|watched| watched.samples[9].away.extend([("postgres".to_owned(), 5.0)])),
             ["looks at readiness that called postgres away"]
         );
         assert_eq!(
-            missed(|watched| drop(watched.samples[9].away.insert("kafka".to_owned(), 40.0))),
+            missed(|watched| watched.samples[9].away.extend([("kafka".to_owned(), 40.0)])),
             ["seconds by which `since` was off"]
         );
         assert_eq!(
