@@ -35,7 +35,7 @@ floor: tools postgres kafka
 # Needs servers that can be killed: with STACK=auto it fetches Kafka.
 chaos: tools postgres $(if $(filter auto kafka,$(STACK)),kafka)
 	cargo build --release
-	cargo run --release --quiet --package chaos -- $(if $(OUTAGE),--outage $(OUTAGE),--faults $(or $(FAULTS),50)) \
+	cargo run --release --quiet --package chaos $(if_containers) -- $(if $(OUTAGE),--outage $(OUTAGE),--faults $(or $(FAULTS),50)) \
 		--nodes $(or $(NODES),1) $(if $(SEED),--seed $(SEED)) $(if $(RECORD),--record)
 
 # The services are built first: the scenarios run the real binaries. Scenarios mostly wait, so more of them
