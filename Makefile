@@ -5,6 +5,7 @@
 #   make chaos    breaks everything under load: FAULTS=50 NODES=1|3 SEED=n RECORD=1, or OUTAGE=600 (seconds)
 #   make test     every test but Compose's, on the stack that STACK names
 #   make hostile  a million records that nobody should write (RECORDS=n), by the triage service, on Apache Kafka
+#   make simulate SEEDS=n   thousands of schedules of the real loops; SEED=s runs one again, step by step
 #   make check    formatting, lints, documentation, and the tests that need no stack
 #   make images       our container images; images-full compiles them inside, wherever it runs
 #   make up       everything in containers, with a stream and, where they can be had, Prometheus and Grafana
@@ -22,7 +23,7 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 containers := --features system-tests/containers
 if_containers := $(if $(filter containers,$(STACK)),$(containers))
 
-.PHONY: demo floor chaos test hostile check images images-full up down observe-check compose-test tools postgres kafka
+.PHONY: demo floor chaos test hostile simulate check images images-full up down observe-check compose-test tools postgres kafka
 
 demo: tools postgres $(if $(filter kafka,$(STACK)),kafka)
 	cargo build --release
@@ -48,6 +49,13 @@ hostile: tools postgres kafka
 	cargo build --release
 	STACK=$(if $(filter env containers,$(STACK)),$(STACK),kafka) HOSTILE_RECORDS=$(or $(RECORDS),1000000) \
 	    cargo test --release --package system-tests $(if_containers) --test scenarios -- --nocapture hostile
+
+# FROM=s names the first seed, else one is drawn and printed. SHRUNK=1 shows what is left of a failing schedule,
+# WITHOUT=rule what becomes of the promise without a rule.
+simulate: tools
+	cargo run --release --quiet --package simulation -- \
+	  $(if $(SEED),--seed $(SEED) $(if $(SHRUNK),--shrunk),--seeds $(or $(SEEDS),1000) $(if $(FROM),--from $(FROM))) \
+	  $(if $(WITHOUT),--without $(WITHOUT))
 
 check: tools
 	cargo fmt --all --check

@@ -367,6 +367,11 @@ impl Relay {
         self.flights.len()
     }
 
+    /// Rows that are acknowledged and wait to be marked.
+    pub fn unsettled(&self) -> usize {
+        self.acked.len()
+    }
+
     /// For how long the oldest transaction has run that may still insert low ids.
     pub fn oldest_writer(&self, now: Duration) -> Duration {
         self.marks.oldest_running(now)

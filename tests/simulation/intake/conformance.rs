@@ -5,14 +5,14 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use shared::headers::Headers;
-use simulation::inbox::{self, Subject, id, source};
+use crate::inbox::{self, Subject, id, source};
 use triage_service::domain::outcome::OutboxEvent;
 use triage_service::domain::record::Record;
 
-use crate::inbox::{Connection, SharedStore};
-use crate::judge::Judge;
-use crate::setup::{Entry, Kind, OUTCOMES};
-use crate::store::{Store, Trouble};
+use crate::intake::inbox::{Connection, SharedStore};
+use crate::intake::judge::Judge;
+use crate::intake::setup::{Entry, Kind, OUTCOMES};
+use crate::intake::store::{Store, Trouble};
 
 /// Polls of a statement after which it would have been answered.
 const PATIENCE: usize = 100;
@@ -119,4 +119,4 @@ macro_rules! on_the_simulated_store {
     };
 }
 
-simulation::inbox_cases!(on_the_simulated_store);
+crate::inbox_cases!(on_the_simulated_store);

@@ -10,7 +10,7 @@ use triage_service::domain::dead_letter::Reason;
 use triage_service::domain::outcome::{DecisionRow, OutboxEvent};
 use triage_service::intake::inbox::{Claim, Inbox, InboxError, InboxTransaction, StandingClaim};
 
-use crate::store::{Call, Phase, Reply, Store, Trouble};
+use crate::intake::store::{Call, Decided, Phase, Reply, Store, Trouble};
 
 /// The store, shared by all that speak to it.
 #[derive(Debug, Clone)]
@@ -111,7 +111,11 @@ impl InboxTransaction for Open {
     }
 
     async fn append(&mut self, decisions: &[DecisionRow], events: &[OutboxEvent]) -> Result<(), InboxError> {
-        let decisions = decisions.iter().map(|row| row.event_id).collect();
+        let decided = |row: &DecisionRow| Decided {
+            event_id: row.event_id,
+            digest: row.output_digest,
+        };
+        let decisions = decisions.iter().map(decided).collect();
         self.call(Call::Append(decisions, events.to_vec())).await.map(drop)
     }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use shared::id::EventId;
 use triage_service::domain::record::Coordinates;
 
-use crate::setup::{Entry, Kind};
+use crate::intake::setup::{Entry, Kind};
 
 /// What is promised, and what became of it.
 #[derive(Debug)]
@@ -19,6 +19,8 @@ pub(crate) struct Judge {
     decided: BTreeMap<EventId, bool>,
     /// Records with a dead letter, and whether the claim under their own id still stands.
     dead: BTreeMap<(i32, i64), bool>,
+    /// What was decided about each record, committed or not.
+    said: BTreeMap<(i32, i64), [u8; 32]>,
     outcomes: Vec<FirstOutcome>,
     committed: BTreeMap<i32, i64>,
     pub(crate) broken: Option<String>,
@@ -62,6 +64,7 @@ impl Judge {
             claimed: BTreeSet::new(),
             decided: BTreeMap::new(),
             dead: BTreeMap::new(),
+            said: BTreeMap::new(),
             outcomes: Vec::new(),
             committed: BTreeMap::new(),
             broken: None,
@@ -79,6 +82,14 @@ impl Judge {
 
     fn fail(&mut self, broken: String) {
         self.broken.get_or_insert(broken);
+    }
+
+    /// A record is decided, for the first time or again after what went wrong: the same must come out.
+    pub(crate) fn note_decision(&mut self, at: &Coordinates, digest: [u8; 32]) {
+        let place = (at.partition, at.offset);
+        if self.said.insert(place, digest).is_some_and(|before| before != digest) {
+            self.fail(format!("IMPURE: {place:?} was decided in two ways"));
+        }
     }
 
     pub(crate) fn note_commit(&mut self, commit: &Commit<'_>) {

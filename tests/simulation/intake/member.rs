@@ -1,17 +1,18 @@
 //! A process of the service: the real intake, its attempts, and the consumer's thread beside it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use chrono::DateTime;
+use chrono::{DateTime, Utc};
+use shared::id::EventId;
 use triage_service::domain::record::Record;
 use triage_service::intake::attempt::{Tally, Triage, attempt};
 use triage_service::intake::batch::{Batch, BatchId, Piece};
 use triage_service::intake::{Assignment, Fact, Intake, RevokeId, Step, Verdict};
 
-use crate::inbox::{Connection, SharedStore};
+use crate::intake::inbox::{Connection, SharedStore};
 
 /// One process from its start to its end.
 pub(crate) struct Member {
@@ -30,6 +31,8 @@ pub(crate) struct Member {
     pub(crate) held: BTreeMap<i32, Held>,
     pub(crate) revoking: Option<Revoking>,
     pub(crate) revokes: u64,
+    /// What its host takes the time to be.
+    pub(crate) clock: DateTime<Utc>,
     store: SharedStore,
     triage: Arc<Triage>,
 }
@@ -39,6 +42,17 @@ pub(crate) struct Attempt {
     future: Pin<Box<dyn Future<Output = (Verdict, Tally)> + Send>>,
     pub(crate) transaction: usize,
     pub(crate) partitions: Vec<i32>,
+    /// Records whose id stands earlier in the same transaction.
+    pub(crate) repeated: usize,
+}
+
+/// What an attempt ended with.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) verdict: Verdict,
+    pub(crate) tally: Tally,
+    /// As in [`Attempt`].
+    pub(crate) repeated: usize,
 }
 
 /// A partition, as the consumer's thread sees it.
@@ -76,6 +90,7 @@ impl Member {
             held: BTreeMap::new(),
             revoking: None,
             revokes: 0,
+            clock: DateTime::from_timestamp(1_700_000_000, 0).expect("a time of this century"),
             store,
             triage,
         }
@@ -128,13 +143,16 @@ impl Member {
             .map(|&at| batch.records()[at as usize].at.partition)
             .collect();
         partitions.dedup();
+        self.store.lock().transactions[transaction].partitions.clone_from(&partitions);
+        let readings = batch.readings(&self.triage.accepted);
+        let ids: BTreeSet<EventId> = piece.records.iter().map(|&at| readings[at as usize].event_id).collect();
+        let repeated = piece.records.len() - ids.len();
         let connection = Connection {
             store: self.store.clone(),
             transaction,
         };
-        let triage = Arc::clone(&self.triage);
+        let (triage, now) = (Arc::clone(&self.triage), self.clock);
         let future = Box::pin(async move {
-            let now = DateTime::from_timestamp(1_700_000_000, 0).expect("a time of this century");
             attempt(&connection, &triage, &batch, &piece, now).await
         });
         self.attempts.insert(
@@ -143,6 +161,7 @@ impl Member {
                 future,
                 transaction,
                 partitions,
+                repeated,
             },
         );
         let is_pending = self.poll(id).is_none();
@@ -150,12 +169,17 @@ impl Member {
     }
 
     /// Lets an attempt go on with the answer it waits for. What it ended with, if it did.
-    pub(crate) fn poll(&mut self, id: BatchId) -> Option<(Verdict, Tally)> {
+    pub(crate) fn poll(&mut self, id: BatchId) -> Option<Ended> {
         let attempt = self.attempts.get_mut(&id)?;
         match attempt.future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(ended) => {
+            Poll::Ready((verdict, tally)) => {
+                let repeated = attempt.repeated;
                 self.attempts.remove(&id);
-                Some(ended)
+                Some(Ended {
+                    verdict,
+                    tally,
+                    repeated,
+                })
             }
             Poll::Pending => None,
         }

@@ -2,9 +2,12 @@
 
 use triage_service::intake::batch::BatchId;
 
-use crate::setup::Faults;
-use crate::store::Phase;
-use crate::world::World;
+use crate::intake::member::Member;
+use crate::intake::points;
+use crate::intake::setup::Faults;
+use crate::intake::store::Phase;
+use crate::intake::world::World;
+use crate::runs::Fault;
 
 /// Requests for offsets that may be under way.
 const REQUESTS_MAX: usize = 6;
@@ -44,26 +47,55 @@ pub(crate) enum Action {
     EndSession(usize),
     LockTimeout(usize),
     DatabaseCrash,
+    LoseDatabase,
+    FindDatabase,
+    LoseBroker,
+    FindBroker,
+    JumpClock(usize),
     /// Retention takes a claim.
     Forget,
 }
 
 impl Action {
-    /// The name under which a fault is counted, if it is one.
+    /// The name under which it is counted, if it is a fault or what operators and deployments do.
     fn fault(self) -> Option<&'static str> {
         match self {
-            Self::GiveUp(..) => Some("attempt given up"),
-            Self::LoseOffset(_) => Some("offset lost"),
-            Self::AbandonRevoke(_) => Some("revoke abandoned"),
-            Self::LoseSession(_) => Some("session lost"),
-            Self::Crash(_) => Some("crash"),
-            Self::Cut(_) => Some("connection cut"),
-            Self::EndSession(_) => Some("session ended"),
-            Self::LockTimeout(_) => Some("lock timed out"),
-            Self::DatabaseCrash => Some("database crash"),
-            Self::Forget => Some("claim forgotten"),
-            _ => None,
+            Self::GiveUp(..) => Some("fault: attempt given up"),
+            Self::LoseOffset(_) => Some("fault: offset lost"),
+            Self::Revoke(_) => Some("fault: rebalance"),
+            Self::Drain(_) => Some("fault: told to leave"),
+            Self::AbandonRevoke(_) => Some("fault: revoke not answered in time"),
+            Self::LoseSession(_) => Some("fault: session lost"),
+            Self::Crash(_) => Some("fault: crash"),
+            Self::Cut(_) => Some("fault: connection cut"),
+            Self::EndSession(_) => Some("fault: session ended"),
+            Self::LockTimeout(_) => Some("fault: lock timeout"),
+            Self::DatabaseCrash => Some("fault: database crash"),
+            Self::LoseDatabase => Some("fault: database outage"),
+            Self::LoseBroker => Some("fault: broker outage"),
+            Self::JumpClock(_) => Some("fault: clock jump of a host"),
+            Self::Forget => Some("fault: claim taken by retention"),
+            Self::Serve(_)
+            | Self::Poll(..)
+            | Self::RetryDue(..)
+            | Self::Arrive(_)
+            | Self::Write(_)
+            | Self::Fetch(_)
+            | Self::SendOffset(..)
+            | Self::TakeOffset(_)
+            | Self::Assign(..)
+            | Self::FinishRevoke(_)
+            | Self::Notice(_)
+            | Self::Restart(_)
+            | Self::Close(_)
+            | Self::FindDatabase
+            | Self::FindBroker => None,
         }
+    }
+
+    /// Whether it uses up one of the faults that a run may meet.
+    fn is_rationed(self) -> bool {
+        self.fault().is_some() && !matches!(self, Self::Revoke(_) | Self::Drain(_))
     }
 }
 
@@ -81,6 +113,9 @@ impl World {
             menu.iter_mut().for_each(|(_, weight)| *weight *= self.calm);
             self.offer_faults(&mut menu);
         }
+        if !self.is_quiet {
+            self.offer_aimed(&mut menu);
+        }
         let total: u32 = menu.iter().map(|(_, weight)| weight).sum();
         if total == 0 {
             return false;
@@ -93,16 +128,35 @@ impl World {
         });
         let action = chosen.expect("the draw is below the total").0;
         self.log(|world| format!("{} {action:?}", world.store.lock().now));
-        if let Some(name) = action.fault() {
-            self.coverage.hit(name);
+        match action.fault() {
+            Some(name) => self.go_wrong(action, name),
+            None => self.act(action),
+        }
+        true
+    }
+
+    /// Unless it is left out.
+    fn go_wrong(&mut self, action: Action, name: &'static str) {
+        let number = self.faults_drawn;
+        self.faults_drawn += 1;
+        if action.is_rationed() {
             self.faults_left = self.faults_left.saturating_sub(1);
         }
+        if self.setup.left_out.faults.contains(&number) {
+            self.log(|_| "  left out".to_owned());
+            return;
+        }
+        let step = self.store.lock().now;
+        self.faults.push(Fault { number, step, name });
+        self.coverage.hit(name);
         self.act(action);
-        true
     }
 
     fn offer_store(&self, menu: &mut Menu) {
         let store = self.store.lock();
+        if store.is_away {
+            menu.push((Action::FindDatabase, 1));
+        }
         for (x, transaction) in store.open_ones() {
             if transaction.call.is_some() && !store.is_blocked(x) {
                 menu.push((Action::Serve(x), self.weights[0]));
@@ -136,17 +190,21 @@ impl World {
     }
 
     fn offer_group(&self, menu: &mut Menu) {
+        if self.is_broker_away {
+            menu.push((Action::FindBroker, 1));
+            let members = self.members.iter().enumerate().filter(|(_, member)| member.is_alive);
+            for (m, member) in members {
+                self.offer_offsets(m, member, menu); // they stay on their way
+            }
+            return;
+        }
         for (p, partition) in self.partitions.iter().enumerate() {
             if partition.written < partition.log.len() {
                 menu.push((Action::Write(p), self.weights[3]));
             }
         }
         for (m, member) in self.members.iter().enumerate().filter(|(_, member)| member.is_alive) {
-            for (&p, held) in &member.held {
-                if held.stored.is_some_and(|stored| stored > held.acknowledged) && self.requests.len() < REQUESTS_MAX {
-                    menu.push((Action::SendOffset(m, p), self.weights[4]));
-                }
-            }
+            self.offer_offsets(m, member, menu);
             if let Some(revoking) = &member.revoking {
                 if revoking.is_answered {
                     menu.push((Action::FinishRevoke(m), self.weights[5]));
@@ -181,9 +239,32 @@ impl World {
         }
     }
 
+    fn offer_offsets(&self, m: usize, member: &Member, menu: &mut Menu) {
+        for (&p, held) in &member.held {
+            if held.stored.is_some_and(|stored| stored > held.acknowledged) && self.requests.len() < REQUESTS_MAX {
+                menu.push((Action::SendOffset(m, p), self.weights[4]));
+            }
+        }
+    }
+
     /// Rebalances come in some runs only: without them batches grow and bisect.
     fn chance_of_rebalance(&self) -> bool {
         self.weights[5] > 1
+    }
+
+    /// The fault that the seed aims at, where a process or a connection is at its point.
+    fn offer_aimed(&self, menu: &mut Menu) {
+        let Some(aim) = self.aim else { return };
+        let weight = 4 * menu.iter().map(|(_, weight)| weight).sum::<u32>().max(1);
+        for (m, member) in self.members.iter().enumerate().filter(|(_, member)| member.is_alive) {
+            if self.crash_points(m).contains(&aim) {
+                menu.push((Action::Crash(m), weight));
+            }
+            let store = self.store.lock();
+            let transactions = member.attempts.values().map(|attempt| attempt.transaction);
+            let at_it = transactions.filter(|x| points::cut_point(&store, *x) == Some(aim));
+            menu.extend(at_it.map(|x| (Action::Cut(x), weight)));
+        }
     }
 
     fn offer_faults(&self, menu: &mut Menu) {
@@ -193,6 +274,7 @@ impl World {
                 menu.push((Action::LoseSession(m), 1));
             }
             if member.is_alive {
+                menu.push((Action::JumpClock(m), 1));
                 menu.push((Action::Crash(m), 1));
                 menu.extend(member.attempts.keys().map(|&id| (Action::GiveUp(m, id), 1)));
             }
@@ -202,6 +284,9 @@ impl World {
         }
         if !self.requests.is_empty() {
             menu.push((Action::LoseOffset(0), 1));
+        }
+        if !self.is_broker_away {
+            menu.push((Action::LoseBroker, 1));
         }
         for (x, transaction) in store.open_ones().filter(|(_, transaction)| transaction.call.is_some()) {
             if store.is_blocked(x) && !transaction.is_orphan {
@@ -221,8 +306,11 @@ impl World {
         let sessions = store.open_ones().filter(|(_, transaction)| !transaction.is_orphan);
         menu.extend(sessions.map(|(x, _)| (Action::EndSession(x), 1)));
         menu.push((Action::DatabaseCrash, 1));
+        if !store.is_away {
+            menu.push((Action::LoseDatabase, 1));
+        }
         if !store.forgettable().is_empty() {
-            menu.push((Action::Forget, 1));
+            menu.push((Action::Forget, 2));
         }
     }
 }

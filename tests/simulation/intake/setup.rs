@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use shared::envelope::INPUT_RECEIVED;
 use shared::headers::Headers;
 use shared::id::EventId;
-use simulation::chance::Chance;
-use triage_service::config::Settings;
+use crate::chance::Chance;
+use crate::intake::points::WANTED;
+use crate::shrink::LeftOut;
+use crate::trial::Logic;
 use triage_service::domain::case::{Accepted, Case};
 use triage_service::domain::decision::Ruling;
 use triage_service::domain::policy::{Policy, PolicyError};
@@ -47,6 +49,10 @@ pub(crate) struct Setup {
     pub(crate) keys: usize,
     /// One record in so many cannot be decided.
     pub(crate) bad: usize,
+    /// Who decides, and about what.
+    pub(crate) logic: Logic,
+    /// What does not happen although the seed draws it.
+    pub(crate) left_out: LeftOut,
 }
 
 impl Setup {
@@ -60,6 +66,8 @@ impl Setup {
             ids: 8,
             keys: 2,
             bad: 4,
+            logic: Logic::default(),
+            left_out: LeftOut::default(),
         }
     }
 
@@ -94,6 +102,14 @@ impl Setup {
         }
     }
 
+    /// The point at which a process is to end or a connection to be cut, so that each is met often enough.
+    pub(crate) fn aim(&self, chance: &mut Chance) -> Option<&'static str> {
+        let points: Vec<&str> = WANTED[..=self.faults as usize].iter().copied().flatten().copied().collect();
+        let is_point = |name: &&str| name.starts_with("crash: ") || name.starts_with("cut: ");
+        let points: Vec<&str> = points.into_iter().filter(is_point).collect();
+        (!points.is_empty()).then(|| chance.pick(&points))
+    }
+
     /// The logs of the partitions. Offsets have gaps, as after compaction.
     pub(crate) fn logs(&self, chance: &mut Chance) -> Vec<Vec<Entry>> {
         let log = |partition: usize, chance: &mut Chance| {
@@ -104,7 +120,12 @@ impl Setup {
             };
             (0..count).map(entry).collect()
         };
-        (0..self.partitions).map(|partition| log(partition, chance)).collect()
+        let mut logs: Vec<Vec<Entry>> = (0..self.partitions).map(|partition| log(partition, chance)).collect();
+        let mut records = 0..;
+        for log in &mut logs {
+            log.retain(|_| records.next().is_some_and(|record| !self.left_out.rows.contains(&record)));
+        }
+        logs
     }
 
     fn entry(&self, chance: &mut Chance, partition: i32, offset: i64) -> Entry {
@@ -122,17 +143,20 @@ impl Setup {
         } else {
             Kind::Good
         };
-        let text = match kind {
-            Kind::PolicyError => UNDECIDABLE.to_owned(),
-            _ => format!("hello {}", chance.below(2)),
+        let input = chance.below(self.logic.inputs.len());
+        let (payload, is_decided) = match kind {
+            Kind::PolicyError => (json!({"text": UNDECIDABLE}), false),
+            _ => self.logic.inputs[input].clone(),
         };
-        let mut value = json!({
-            "eventId": id,
-            "eventType": if kind == Kind::Unsupported { "unheard-of" } else { INPUT_RECEIVED },
-            "eventVersion": 1,
-            "occurredAt": "2026-01-01T00:00:00Z",
-            "payload": {"inputId": format!("input-{key}"), "channel": "web", "text": text, "receivedAtEpochMs": 1},
-        });
+        let kind = if kind == Kind::Good && !is_decided {
+            Kind::PolicyError
+        } else {
+            kind
+        };
+        let mut value = envelope(&id, &format!("input-{key}"), payload);
+        if kind == Kind::Unsupported {
+            value["eventType"] = json!("unheard-of");
+        }
         if kind == Kind::Undecodable {
             value["occurredAt"] = json!({});
         }
@@ -158,7 +182,7 @@ impl Setup {
 
     pub(crate) fn triage(&self) -> Triage {
         Triage {
-            policies: Settings::default().policy.policies().with_first(Box::new(Undecidable)),
+            policies: (self.logic.policies)().with_first(Box::new(Undecidable)),
             accepted: Accepted::default(),
             consumer: "triage".to_owned(),
             group: "triage".to_owned(),
@@ -170,6 +194,22 @@ impl Setup {
             safeguards: self.safeguards(),
         }
     }
+}
+
+/// The value of a record: `payload` may name every member of the input, and must not.
+pub(crate) fn envelope(id: &str, input_id: &str, payload: Value) -> Value {
+    let mut input = json!({"channel": "web", "text": "", "receivedAtEpochMs": 1});
+    if let Value::Object(members) = payload {
+        members.into_iter().for_each(|(name, value)| input[name] = value);
+    }
+    input["inputId"] = json!(input_id);
+    json!({
+        "eventId": id,
+        "eventType": INPUT_RECEIVED,
+        "eventVersion": 1,
+        "occurredAt": "2026-01-01T00:00:00Z",
+        "payload": input,
+    })
 }
 
 /// A record, and what the judge knows of it.

@@ -8,8 +8,10 @@ use triage_service::domain::dead_letter::Reason;
 use triage_service::domain::outcome::OutboxEvent;
 use triage_service::intake::inbox::{Claim, StandingClaim};
 
-use crate::judge::{Appended, Commit, Judge};
-use crate::setup::OUTCOMES;
+use crate::coverage::Coverage;
+use crate::intake::judge::{Appended, Commit, Judge};
+use crate::intake::points::Points;
+use crate::intake::setup::OUTCOMES;
 
 /// The server.
 #[derive(Debug)]
@@ -18,6 +20,9 @@ pub(crate) struct Store {
     pub(crate) transactions: Vec<Transaction>,
     pub(crate) claims: BTreeMap<EventId, Row>,
     pub(crate) judge: Judge,
+    pub(crate) coverage: Coverage,
+    /// No statement reaches it.
+    pub(crate) is_away: bool,
     last_id: u64,
 }
 
@@ -50,7 +55,12 @@ pub(crate) struct Transaction {
     /// Whose end it waits for.
     pub(crate) waits_for: Option<usize>,
     pub(crate) is_committing: bool,
-    progress: usize,
+    /// Of the statement that was sent last.
+    pub(crate) points: Option<Points>,
+    /// The partitions of its records.
+    pub(crate) partitions: Vec<i32>,
+    pub(crate) progress: usize,
+    has_waited: bool,
     touched: Vec<EventId>,
     won: Vec<EventId>,
     decisions: Vec<EventId>,
@@ -73,9 +83,16 @@ pub(crate) enum Call {
     TakeOver(Claim),
     SetAside(Vec<(EventId, Reason)>),
     Conflicts(Vec<EventId>),
-    Append(Vec<EventId>, Vec<OutboxEvent>),
+    Append(Vec<Decided>, Vec<OutboxEvent>),
     Commit,
     RollBack,
+}
+
+/// A decision: of which event, and the digest of what it says.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Decided {
+    pub(crate) event_id: EventId,
+    pub(crate) digest: [u8; 32],
 }
 
 /// What a statement gave.
@@ -103,6 +120,8 @@ impl Store {
             transactions: Vec::new(),
             claims: BTreeMap::new(),
             judge,
+            coverage: Coverage::default(),
+            is_away: false,
             last_id: 0,
         }
     }
@@ -124,6 +143,8 @@ impl Store {
     pub(crate) fn send(&mut self, x: usize, call: Call) {
         let transaction = &mut self.transactions[x];
         transaction.progress = 0;
+        transaction.has_waited = false;
+        transaction.points = Some(Points::of(&call));
         transaction.is_committing = matches!(call, Call::Commit);
         if transaction.phase == Phase::Open && !transaction.is_orphan {
             transaction.call = Some(call);
@@ -144,7 +165,12 @@ impl Store {
             return;
         };
         self.transactions[x].waits_for = None;
-        match self.execute(x, &call) {
+        let result = if self.is_away {
+            Some(Err(Trouble::Unavailable))
+        } else {
+            self.execute(x, &call)
+        };
+        match result {
             None => self.transactions[x].call = Some(call),
             Some(result) => {
                 if result.is_err() {
@@ -192,9 +218,18 @@ impl Store {
             return Some(Ok(Reply::Claimed(self.transactions[x].won.clone())));
         };
         match self.claims.get(&claim.event_id).map(|row| row.writer()) {
-            Some(Some(other)) => return self.wait(x, other),
+            Some(Some(other)) => {
+                self.coverage.hit("conflict: claim waits for another's");
+                return self.wait(x, other);
+            }
+            Some(None) if self.has_waited(x) => {
+                self.coverage.hit("conflict: claim lost to the commit that it waited for");
+            }
             Some(None) => {}
             None => {
+                if self.has_waited(x) {
+                    self.coverage.hit("conflict: claim won from a transaction that gave up");
+                }
                 let held = Held {
                     is_set_aside: claim.set_aside.is_some(),
                     claim: claim.clone(),
@@ -224,6 +259,7 @@ impl Store {
             return Some(Ok(Reply::Taken(false)));
         };
         if let Some(other) = row.writer() {
+            self.coverage.hit("conflict: take-over of a claim waits for another's");
             return self.wait(x, other);
         }
         let is_taken = row.held.is_set_aside && row.held.claim.source != claim.source;
@@ -238,11 +274,15 @@ impl Store {
             self.transactions[x].touched.push(claim.event_id);
             self.transactions[x].won.push(claim.event_id);
         }
+        if !is_taken {
+            self.coverage.hit("conflict: take-over of a claim lost");
+        }
         Some(Ok(Reply::Taken(is_taken)))
     }
 
     fn wait(&mut self, x: usize, other: usize) -> Option<Result<Reply, Trouble>> {
         self.transactions[x].waits_for = Some(other);
+        self.transactions[x].has_waited = true;
         let mut at = other;
         while let Some(next) = self.transactions[at].waits_for.filter(|_| self.is_blocked(at)) {
             if next == x {
@@ -254,6 +294,11 @@ impl Store {
             at = next;
         }
         None
+    }
+
+    /// Whether the id in hand is one that it waited for.
+    fn has_waited(&mut self, x: usize) -> bool {
+        std::mem::take(&mut self.transactions[x].has_waited)
     }
 
     /// The claim as the transaction sees it: committed, or its own.
@@ -276,9 +321,15 @@ impl Store {
     }
 
     /// One outbox id at a time.
-    fn append(&mut self, x: usize, decisions: &[EventId], events: &[OutboxEvent]) -> Option<Result<Reply, Trouble>> {
+    fn append(&mut self, x: usize, decisions: &[Decided], events: &[OutboxEvent]) -> Option<Result<Reply, Trouble>> {
+        if self.transactions[x].progress == 0 {
+            let outcomes = events.iter().filter(|event| event.topic == OUTCOMES);
+            for (event, decided) in outcomes.zip(decisions) {
+                self.judge.note_decision(&event.source, decided.digest);
+            }
+        }
         let Some(event) = events.get(self.transactions[x].progress) else {
-            self.transactions[x].decisions = decisions.to_vec();
+            self.transactions[x].decisions = decisions.iter().map(|decided| decided.event_id).collect();
             return Some(Ok(Reply::Done));
         };
         let is_outcome = event.topic == OUTCOMES;
@@ -352,6 +403,11 @@ impl Store {
         }));
     }
 
+    /// Whether it is committed and its client does not know.
+    pub(crate) fn has_unheard_commit(&self, x: usize) -> bool {
+        self.transactions[x].phase == Phase::Committed
+    }
+
     /// The server ends the session: nothing is stored, and its client may hear that or not.
     pub(crate) fn terminate(&mut self, x: usize, trouble: Trouble) {
         let had_call = self.transactions[x].call.is_some();
@@ -376,6 +432,7 @@ impl Store {
     }
 
     /// The offsets of the committed rows of the outbox, in the order of their ids.
+    #[cfg(test)]
     pub(crate) fn appended(&self) -> Vec<i64> {
         let committed = self.transactions.iter().filter(|one| one.phase == Phase::Committed);
         let mut rows: Vec<Appended> = committed.flat_map(|one| one.appended.iter().copied()).collect();

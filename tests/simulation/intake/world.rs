@@ -2,18 +2,22 @@
 
 use std::sync::Arc;
 
-use simulation::chance::{Chance, Coverage};
+use chrono::TimeDelta;
+use crate::chance::Chance;
+use crate::coverage::Coverage;
 use triage_service::domain::record::Record;
 use triage_service::intake::attempt::{Tally, Triage};
 use triage_service::intake::batch::BatchId;
 use triage_service::intake::{Assignment, Fact, Intake, Limits, RevokeId, Verdict};
 
-use crate::inbox::SharedStore;
-use crate::judge::Judge;
-use crate::member::{Held, Member, Revoking};
-use crate::schedule::Action;
-use crate::setup::{Entry, Faults, Setup};
-use crate::store::{Call, Phase, Store, Trouble};
+use crate::intake::inbox::SharedStore;
+use crate::intake::judge::Judge;
+use crate::intake::member::{Ended, Held, Member, Revoking};
+use crate::intake::points;
+use crate::intake::schedule::Action;
+use crate::intake::setup::{Entry, Faults, Setup};
+use crate::intake::store::{Call, Store, Trouble};
+use crate::runs::Fault;
 
 pub(crate) struct World {
     pub(crate) setup: Setup,
@@ -31,6 +35,14 @@ pub(crate) struct World {
     /// How much happens between two faults: in a hurry they are used up before anything is stored.
     pub(crate) calm: u32,
     pub(crate) is_quiet: bool,
+    /// The point at which the seed wants a process to end or a connection to be cut.
+    pub(crate) aim: Option<&'static str>,
+    /// Nothing comes from the broker, and nothing reaches it.
+    pub(crate) is_broker_away: bool,
+    /// What went wrong so far, and how much the seed has drawn.
+    pub(crate) faults: Vec<Fault>,
+    pub(crate) faults_drawn: usize,
+    pub(crate) rows_drawn: usize,
     limits: Limits,
     triage: Arc<Triage>,
     epochs: u64,
@@ -43,6 +55,8 @@ pub(crate) struct Partition {
     /// Entries written so far.
     pub(crate) written: usize,
     pub(crate) owner: Option<(usize, Assignment)>,
+    /// Who had it last, with which membership, and whether it was given back.
+    pub(crate) before: Option<(usize, u64, bool)>,
     pub(crate) committed: i64,
 }
 
@@ -56,6 +70,16 @@ pub(crate) struct Request {
     offset: i64,
 }
 
+impl Request {
+    pub(crate) fn is_of(&self, member: usize, epoch: u64) -> bool {
+        self.member == member && self.epoch == epoch
+    }
+
+    pub(crate) fn is_for(&self, partition: i32) -> bool {
+        self.partition == partition
+    }
+}
+
 impl Partition {
     pub(crate) fn end(&self) -> i64 {
         self.log.last().map_or(0, |entry| entry.record.at.offset + 1)
@@ -66,11 +90,13 @@ impl World {
     pub(crate) fn new(setup: &Setup, seed: u64) -> Self {
         let mut chance = Chance::new(seed);
         let logs = setup.logs(&mut chance);
+        let records: usize = logs.iter().map(Vec::len).sum();
         let store = SharedStore::new(Store::new(Judge::new(&logs)));
         let partition = |log: Vec<Entry>| Partition {
             written: 0,
             log,
             owner: None,
+            before: None,
             committed: 0,
         };
         let weights = std::array::from_fn(|_| chance.pick(&[1, 2, 4, 10]));
@@ -84,7 +110,6 @@ impl World {
             limits: setup.limits(&mut chance),
             triage: Arc::new(setup.triage()),
             setup: setup.clone(),
-            chance,
             coverage: Coverage::default(),
             trace: None,
             store,
@@ -95,9 +120,16 @@ impl World {
             faults_left,
             calm,
             is_quiet: false,
+            aim: setup.aim(&mut chance),
+            chance,
+            is_broker_away: false,
+            faults: Vec::new(),
+            faults_drawn: 0,
+            rows_drawn: records + setup.left_out.rows.len(),
             epochs: 0,
             assignments: 0,
         };
+        world.chance.vary(setup.left_out.variant);
         for _ in 0..setup.members {
             let member = world.new_member();
             world.members.push(member);
@@ -123,13 +155,21 @@ impl World {
         match action {
             Action::Serve(x) => self.serve(x),
             Action::Poll(m, id) => {
-                if let Some((verdict, tally)) = self.members[m].poll(id) {
-                    self.ended(m, id, verdict, &tally);
+                if let Some(ended) = self.members[m].poll(id) {
+                    self.ended(m, id, ended);
                 }
             }
             Action::GiveUp(m, id) => {
+                if self.store.lock().has_unheard_commit(self.members[m].attempts[&id].transaction) {
+                    self.coverage.hit("fault: slow ack");
+                }
                 self.members[m].abandon(id);
-                self.ended(m, id, Verdict::Unclear("given up".to_owned()), &Tally::default());
+                let ended = Ended {
+                    verdict: Verdict::Unclear("given up".to_owned()),
+                    tally: Tally::default(),
+                    repeated: 0,
+                };
+                self.ended(m, id, ended);
             }
             Action::RetryDue(m, at) => {
                 let id = self.members[m].pauses.remove(at);
@@ -161,7 +201,10 @@ impl World {
                 let request = self.requests.remove(at);
                 self.take_offset(request);
             }
-            Action::LoseOffset(at) => drop(self.requests.remove(at)),
+            Action::LoseOffset(at) => {
+                self.requests.remove(at);
+                self.coverage.hit("fault: lost ack");
+            }
             Action::Assign(p, m) => self.assign(p, m),
             Action::Revoke(m) => self.revoke(m),
             Action::FinishRevoke(m) => self.give_back(m),
@@ -186,7 +229,12 @@ impl World {
                 member.arrivals.push_back(Fact::Lost(lost));
                 (member.is_valid, member.epoch) = (true, self.epochs);
             }
-            Action::Crash(m) => self.members[m].die(),
+            Action::Crash(m) => {
+                let points = self.crash_points(m);
+                self.aim = self.aim.filter(|aim| !points.contains(aim));
+                self.coverage.hit_all(points);
+                self.members[m].die();
+            }
             Action::Restart(m) => {
                 self.disown(m);
                 self.members[m] = self.new_member();
@@ -198,12 +246,9 @@ impl World {
             Action::Close(m) => self.close(m),
             Action::Cut(x) => {
                 let mut store = self.store.lock();
-                let is_executed = store.transactions[x].phase == Phase::Committed;
-                self.coverage.hit(if is_executed {
-                    "cut after a commit"
-                } else {
-                    "cut before a commit"
-                });
+                let point = points::cut_point(&store, x);
+                self.aim = self.aim.filter(|aim| point != Some(*aim));
+                self.coverage.hit_all(point);
                 store.cut(x);
             }
             Action::EndSession(x) => {
@@ -220,6 +265,14 @@ impl World {
                 let open: Vec<usize> = store.open_ones().map(|(x, _)| x).collect();
                 open.into_iter().for_each(|x| store.terminate(x, Trouble::Unclear));
             }
+            Action::LoseDatabase => self.store.lock().is_away = true,
+            Action::FindDatabase => self.store.lock().is_away = false,
+            Action::LoseBroker => self.is_broker_away = true,
+            Action::FindBroker => self.is_broker_away = false,
+            Action::JumpClock(m) => {
+                let by = TimeDelta::seconds(self.chance.pick(&[-40_000_000, -3_600, -1, 1, 3_600, 40_000_000]));
+                self.members[m].clock += by;
+            }
             Action::Forget => {
                 let mut store = self.store.lock();
                 let claims = store.forgettable();
@@ -233,9 +286,6 @@ impl World {
         let is_commit = matches!(store.transactions[x].call, Some(Call::Commit));
         let was_orphan = store.transactions[x].is_orphan;
         store.serve(x);
-        if store.is_blocked(x) {
-            self.coverage.hit("waits for a claim");
-        }
         if !is_commit {
             return;
         }
@@ -250,23 +300,34 @@ impl World {
         let mut ours = attempts.filter(|(_, attempt)| attempt.transaction == x);
         let is_elsewhere = |m: usize, p: &i32| self.partitions[*p as usize].owner.is_none_or(|(owner, _)| owner != m);
         if ours.any(|(m, attempt)| attempt.partitions.iter().any(|p| is_elsewhere(m, p))) {
-            self.coverage.hit("commit of a zombie");
+            self.coverage.hit("fault: zombie owner");
         }
     }
 
-    fn ended(&mut self, m: usize, id: BatchId, verdict: Verdict, tally: &Tally) {
+    fn ended(&mut self, m: usize, id: BatchId, ended: Ended) {
+        let Ended {
+            verdict,
+            tally,
+            repeated,
+        } = ended;
         self.log(|_| format!("  member {m} {id:?}: {verdict:?}"));
         self.coverage.hit(match &verdict {
             Verdict::Committed => "committed",
             Verdict::TakeOver(_) => "take over",
             Verdict::DataError(_) => "data error",
-            Verdict::ClaimGone => "claim gone",
-            Verdict::LockTimeout => "lock timeout",
+            Verdict::ClaimGone => "conflict: claim gone",
+            Verdict::LockTimeout => "conflict: lock timeout",
             Verdict::Unavailable(_) => "unavailable",
             Verdict::Unclear(_) => "unclear",
         });
-        self.coverage.add("duplicates", tally.duplicates as u64);
-        self.coverage.add("other bodies", tally.mismatches.len() as u64);
+        if verdict == Verdict::Committed {
+            let inside = repeated.min(tally.duplicates);
+            self.coverage.add("conflict: duplicate inside a batch", inside as u64);
+            let across = (tally.duplicates - inside) as u64;
+            self.coverage.add("conflict: duplicate of an earlier commit", across);
+            self.coverage.add("fault: poison key", tally.dead_letters.len() as u64);
+        }
+        self.coverage.add("conflict: duplicate with another body", tally.mismatches.len() as u64);
         self.coverage.add("decisions", tally.decisions.len() as u64);
         self.coverage.add("dead letters", tally.dead_letters.len() as u64);
         self.members[m].note(Fact::Attempted { batch: id, verdict });
@@ -293,6 +354,8 @@ impl World {
 
     fn assign(&mut self, p: i32, m: usize) {
         self.assignments += 1;
+        let states = self.take_over_states(p, m);
+        self.coverage.hit_all(states);
         let (partition, assignment) = (&mut self.partitions[p as usize], Assignment(self.assignments));
         partition.owner = Some((m, assignment));
         let next = partition
@@ -302,7 +365,7 @@ impl World {
             .count();
         let next_entry = partition.log.get(next).filter(|_| next < partition.written);
         if next_entry.is_some_and(|entry| self.store.lock().judge.is_handled(&entry.record.at)) {
-            self.coverage.hit("delivered again");
+            self.coverage.hit_all(["fault: duplicate delivery", "take-over: records committed, offset not"]);
         }
         let held = Held {
             assignment,
@@ -321,6 +384,9 @@ impl World {
 
     fn revoke(&mut self, m: usize) {
         let has_all = self.chance.odds(1, 2);
+        if !self.members[m].attempts.is_empty() {
+            self.coverage.hit("conflict: revoke while a transaction runs");
+        }
         let member = &mut self.members[m];
         let one = self.chance.below(member.held.len());
         let is_meant = |(at, p): (usize, &i32)| (has_all || at == one).then_some(*p);
@@ -362,7 +428,10 @@ impl World {
                 });
             }
             let partition = &mut self.partitions[p as usize];
-            partition.owner = partition.owner.filter(|owner| *owner != (m, assignment));
+            if partition.owner == Some((m, assignment)) {
+                partition.owner = None;
+                partition.before = Some((m, epoch, true));
+            }
         }
     }
 
@@ -378,7 +447,7 @@ impl World {
         let member = &mut self.members[m];
         let partition = &mut self.partitions[p as usize];
         if member.epoch != epoch || partition.owner != Some((m, assignment)) {
-            self.coverage.hit("offset refused");
+            self.coverage.hit("conflict: offset of an assignment that is over");
             return;
         }
         partition.committed = offset;
@@ -389,8 +458,12 @@ impl World {
     }
 
     fn disown(&mut self, m: usize) {
+        let epoch = self.members[m].epoch;
         for partition in &mut self.partitions {
-            partition.owner = partition.owner.filter(|(owner, _)| *owner != m);
+            if partition.owner.is_some_and(|(owner, _)| owner == m) {
+                partition.owner = None;
+                partition.before = Some((m, epoch, false));
+            }
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use outbox_publisher::ports::SendError;
 
-use crate::rows::{Event, Poison};
+use crate::relay::rows::{Event, Poison};
 
 /// A topic's partition.
 pub(crate) type Place = (usize, i32);
@@ -30,6 +30,14 @@ pub(crate) struct Queue {
     pub(crate) waiting: VecDeque<Record>,
     pub(crate) in_flight: VecDeque<Batch>,
     next_sequence: u64,
+}
+
+impl Queue {
+    /// Whether the record of an event is in it.
+    pub(crate) fn holds(&self, number: usize) -> bool {
+        let mut in_flight = self.in_flight.iter().flat_map(|batch| &batch.records);
+        self.waiting.iter().any(|record| record.number == number) || in_flight.any(|record| record.number == number)
+    }
 }
 
 /// What a client tells its publisher, in order.
@@ -108,6 +116,25 @@ pub(crate) enum Verdict {
     Refused(SendError),
 }
 
+/// An answer on its way back.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) frame: Frame,
+    pub(crate) verdict: Verdict,
+    /// Not before then; zero unless something slows it down.
+    pub(crate) held_until: Duration,
+}
+
+impl Reply {
+    fn new(frame: Frame, verdict: Verdict) -> Self {
+        Self {
+            frame,
+            verdict,
+            held_until: Duration::ZERO,
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Known {
     next_sequence: u64,
@@ -119,8 +146,10 @@ pub(crate) struct Broker {
     pub(crate) logs: BTreeMap<Place, Vec<usize>>,
     known: BTreeMap<(u64, Place), Known>,
     pub(crate) pipes: Vec<VecDeque<Frame>>,
-    pub(crate) answers: VecDeque<(Frame, Verdict)>,
+    pub(crate) answers: VecDeque<Reply>,
     pub(crate) forbidden: [bool; 2],
+    /// No request reaches it.
+    pub(crate) is_away: bool,
     clients: u64,
 }
 
@@ -157,7 +186,7 @@ impl Broker {
     /// Whether a batch is on its way or its answer is.
     pub(crate) fn is_under_way(&self, client: u64, place: Place, sequence: u64) -> bool {
         let is_it = |frame: &Frame| frame.client == client && frame.place == place && frame.batch.sequence == sequence;
-        self.pipes.iter().flatten().any(is_it) || self.answers.iter().any(|(frame, _)| is_it(frame))
+        self.pipes.iter().flatten().any(is_it) || self.answers.iter().any(|reply| is_it(&reply.frame))
     }
 
     pub(crate) fn is_in_pipe(&self, client: u64, place: Place, sequence: u64) -> bool {
@@ -170,14 +199,14 @@ impl Broker {
     /// Brushes the next request of a pipe aside; nothing is written.
     pub(crate) fn reject(&mut self, pipe: usize) {
         let frame = self.pop(pipe);
-        self.answers.push_back((frame, Verdict::TryAgain));
+        self.answers.push_back(Reply::new(frame, Verdict::TryAgain));
     }
 
     /// Handles the next request of a pipe.
     pub(crate) fn handle(&mut self, pipe: usize, events: &mut [Event], now: Duration) -> Verdict {
         let frame = self.pop(pipe);
         let verdict = self.judge(&frame, events, now);
-        self.answers.push_back((frame, verdict.clone()));
+        self.answers.push_back(Reply::new(frame, verdict.clone()));
         verdict
     }
 
@@ -239,6 +268,15 @@ impl Broker {
         }
     }
 
+    /// Its client's host stood still for so long: that counts as no idleness.
+    pub(crate) fn excuse(&mut self, clients: &[u64], pause: Duration) {
+        for ((client, _), known) in &mut self.known {
+            if clients.contains(client) {
+                known.last_at += pause;
+            }
+        }
+    }
+
     /// Producers idle for longer than `idle` are forgotten (`producer.id.expiration.ms`).
     pub(crate) fn forget_idle(&mut self, now: Duration, idle: Duration, is_busy: impl Fn(u64, Place) -> bool) -> usize {
         let before = self.known.len();
@@ -246,7 +284,7 @@ impl Broker {
         let has_frame =
             |client: u64, place: Place| pipes.iter().flatten().any(|f| f.client == client && f.place == place);
         self.known.retain(|(client, place), known| {
-            now - known.last_at < idle || is_busy(*client, *place) || has_frame(*client, *place)
+            now.saturating_sub(known.last_at) < idle || is_busy(*client, *place) || has_frame(*client, *place)
         });
         before - self.known.len()
     }

@@ -10,11 +10,11 @@ use outbox_publisher::ports::{
     SettleRow,
 };
 use shared::hash;
-use simulation::outbox::{Subject, Writer, cases};
+use crate::outbox::{Subject, Writer, cases};
 use uuid::Uuid;
 
-use crate::rows::{Phase, Poison, Transaction};
-use crate::store::Store;
+use crate::relay::rows::{Phase, Poison, Transaction};
+use crate::relay::store::Store;
 
 /// The store of the simulation, one step at a time.
 struct Memory {
@@ -156,4 +156,4 @@ macro_rules! tests {
     };
 }
 
-simulation::outbox_cases!(tests);
+crate::outbox_cases!(tests);

@@ -1,16 +1,16 @@
 //! The judge: knows rows, commit times and what is on the topics, and nothing of how it came about.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::rows::{Event, Phase, Row, Status};
-use crate::setup::Faults;
-use crate::store::Store;
-use crate::world::World;
+use crate::relay::rows::{Event, Phase, Row, Status};
+use crate::relay::setup::Faults;
+use crate::relay::store::Store;
+use crate::relay::world::World;
 
 impl World {
     /// What is promised and was not kept, when all has come to rest.
     pub(crate) fn verdict(&self) -> Option<String> {
-        self.left_over().or_else(|| self.out_of_order())
+        self.left_over().or_else(|| self.out_of_order()).or_else(|| self.lease_left())
     }
 
     fn left_over(&self) -> Option<String> {
@@ -34,6 +34,25 @@ impl World {
             .filter(is_committed)
             .find(|row| !self.broker.is_on_log(row.number));
         lost.map(|row| format!("LOST: row {} of event {} is {:?}", row.event.id, row.number, row.now))
+    }
+
+    /// When everybody has left, nobody holds a lease but those whose last statement may have come after it, and theirs runs out.
+    fn lease_left(&self) -> Option<String> {
+        let is_over = self.publishers.iter().all(|publisher| !publisher.is_alive);
+        let end = self.database_clock() + self.config.lease;
+        let is_left = |holder: u64, until| !self.unheard.contains(&holder) || until > end;
+        let mut leases = self.store.leases.iter().filter(|_| is_over);
+        let (bucket, lease) = leases.find(|(_, lease)| lease.owner.is_some_and(|owner| is_left(owner, lease.until)))?;
+        Some(format!("LEASE LEFT: bucket {bucket} is {:?}'s until {:?}", lease.owner, lease.until))
+    }
+
+    /// How often an event stands on its topic beyond the first time.
+    pub(crate) fn duplicates(&self) -> u64 {
+        let again = |log: &Vec<usize>| {
+            let first: BTreeSet<usize> = log.iter().copied().collect();
+            log.len() - first.len()
+        };
+        self.broker.logs.values().map(again).sum::<usize>() as u64
     }
 
     fn out_of_order(&self) -> Option<String> {

@@ -6,12 +6,14 @@ use std::time::Duration;
 use outbox_publisher::domain::marks::Xid;
 use outbox_publisher::domain::topic::Lane;
 use outbox_publisher::ports::{
-    ChangeAnswer, ChangeRequest, ControlAnswer, ControlRequest, LookAnswer, LookRequest, ReadAnswer, ReadRequest,
-    SettleRow,
+    ChangeAnswer, ChangeRequest, ControlAnswer, ControlRequest, LookAnswer, LookRequest, ReadAnswer, ReadBucket,
+    ReadRequest, SettleRow,
 };
 use outbox_publisher::relay::{Command, Op, Relay};
 
-use crate::broker::{Client, Fact};
+use crate::relay::broker::{Client, Fact};
+use crate::relay::setup::number_of;
+use crate::relay::store::Store;
 
 /// What is asked of the store.
 #[derive(Debug, Clone)]
@@ -69,6 +71,9 @@ pub(crate) struct Publisher {
     pub(crate) facts: [VecDeque<Fact>; 2],
     pub(crate) rebuilds: [Option<u64>; 2],
     pub(crate) topics_asked: Vec<usize>,
+    /// How far the clock of its host has run ahead of ours, and fallen behind while the host stood still.
+    pub(crate) ahead: Duration,
+    pub(crate) behind: Duration,
 }
 
 impl Publisher {
@@ -84,7 +89,14 @@ impl Publisher {
             facts: Default::default(),
             rebuilds: [None, None],
             topics_asked: Vec::new(),
+            ahead: Duration::ZERO,
+            behind: Duration::ZERO,
         }
+    }
+
+    /// What it takes the time to be. It never goes back: a host that stands still only falls behind.
+    pub(crate) fn clock(&self, now: Duration) -> Duration {
+        now + self.ahead - self.behind
     }
 
     pub(crate) fn is_awake(&self) -> bool {
@@ -146,5 +158,58 @@ impl Publisher {
             Fact::Rebuilt(generation) => self.relay.producer_rebuilt(lane, generation),
         }
         commands
+    }
+}
+
+/// A command, for people.
+pub(crate) fn brief(command: &Command, store: &Store) -> String {
+    match command {
+        Command::Send {
+            lane,
+            generation,
+            partition,
+            event,
+            ..
+        } => {
+            let number = number_of(event.event_id);
+            let topic = store.events[number].topic;
+            format!(
+                "send row {} (event {number}) to {topic}/{partition} by {lane:?} {generation}",
+                event.id
+            )
+        }
+        Command::Control(op, request) => {
+            format!(
+                "control {op} renew {:?} release {:?} acquire {}",
+                request.renew, request.release, request.acquire
+            )
+        }
+        Command::Read(op, request) => {
+            let asked = |b: &ReadBucket| {
+                format!("{}e{}>{}(low {})/{}", b.bucket, b.epoch, b.bound, b.low, b.limit)
+            };
+            format!(
+                "read {op} {:?} floors {:?}",
+                request.buckets.iter().map(asked).collect::<Vec<_>>(),
+                request.floors
+            )
+        }
+        Command::Look(op, request) => format!(
+            "look {op} {:?}",
+            request
+                .buckets
+                .iter()
+                .map(|b| (b.bucket, b.epoch, b.after))
+                .collect::<Vec<_>>()
+        ),
+        Command::Settle(op, rows) => format!("settle {op} {:?}", rows.iter().map(|row| row.id).collect::<Vec<_>>()),
+        Command::Change(op, request) => {
+            format!(
+                "change {op} {:?} epoch {}",
+                request.rows.iter().map(|row| (row.id, &row.kind)).collect::<Vec<_>>(),
+                request.epoch
+            )
+        }
+        other => format!("{other:?}"),
     }
 }

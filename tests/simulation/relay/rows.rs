@@ -26,6 +26,8 @@ pub(crate) struct Event {
     pub(crate) transaction: usize,
     pub(crate) inserted_at: u64,
     pub(crate) poison: Poison,
+    /// Whether what goes wrong with it may ever be counted against it.
+    pub(crate) is_at_fault: bool,
     pub(crate) has_failed: bool,
     pub(crate) is_redriven: bool,
     /// Put back from the archive under a new id: it has lost its place.

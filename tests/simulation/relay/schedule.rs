@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use outbox_publisher::domain::topic::Lane;
 
-use crate::broker::Place;
-use crate::publisher::{Answer, Progress};
-use crate::rows::{Phase, Status};
-use crate::setup::Faults;
-use crate::world::World;
+use crate::relay::broker::Place;
+use crate::relay::publisher::{Answer, Progress};
+use crate::relay::rows::{Phase, Status};
+use crate::relay::setup::Faults;
+use crate::relay::world::World;
+use crate::runs::Fault;
 
 /// A step of a run.
 #[derive(Debug, Clone, Copy)]
@@ -27,6 +28,7 @@ pub(crate) enum Action {
     Reject(usize),
     Respond(usize),
     LoseAnswer(usize),
+    SlowAnswer(usize),
     Rebuild(usize, Lane),
     Topic(usize, bool),
     Crash(usize),
@@ -35,6 +37,14 @@ pub(crate) enum Action {
     Thaw(usize),
     Leave(usize),
     CrashDatabase,
+    LoseBroker,
+    FindBroker,
+    LoseDatabase,
+    FindDatabase,
+    /// A statement does not reach the server.
+    Deny(usize, usize),
+    /// Of a publisher's host, or behind the last of them of the database's.
+    JumpClock(usize),
     Redrive(usize),
     DropLeaf,
     Forbid(usize),
@@ -44,21 +54,25 @@ pub(crate) enum Action {
 }
 
 impl Action {
-    /// What a calm run sees seldom: faults, and what operators and deployments do.
-    fn is_rare(self) -> bool {
+    /// The name of what a calm run sees seldom: faults, and what operators and deployments do.
+    pub(crate) fn fault(self) -> Option<&'static str> {
         use Action::*;
         match self {
-            Refuse(..)
-            | Cut(..)
-            | Reject(_)
-            | LoseAnswer(_)
-            | Topic(_, false)
-            | Crash(_)
-            | Freeze(_)
-            | Leave(_)
-            | CrashDatabase
-            | Forbid(_)
-            | Leap => true,
+            Refuse(..) => Some("fault: statement refused"),
+            Cut(..) => Some("fault: connection cut"),
+            Reject(_) => Some("fault: request brushed aside"),
+            LoseAnswer(_) => Some("fault: answer lost"),
+            SlowAnswer(_) => Some("fault: answer held up"),
+            Topic(_, false) => Some("fault: topic unknown"),
+            Crash(_) => Some("fault: crash"),
+            Freeze(_) => Some("fault: freeze"),
+            Leave(_) => Some("fault: told to leave"),
+            CrashDatabase => Some("fault: database crash"),
+            LoseBroker => Some("fault: broker outage"),
+            LoseDatabase => Some("fault: database outage"),
+            JumpClock(_) => Some("fault: clock jump of a host"),
+            Forbid(_) => Some("fault: topic forbidden or allowed again"),
+            Leap => Some("fault: more than a second without anything"),
             Write(_)
             | Execute(..)
             | Answer(..)
@@ -73,13 +87,19 @@ impl Action {
             | Topic(_, true)
             | Restart(_)
             | Thaw(_)
+            | FindBroker
+            | FindDatabase
+            | Deny(..)
             | Redrive(_)
             | DropLeaf
             | Jump
-            | Wake(_) => false,
+            | Wake(_) => None,
         }
     }
 }
+
+/// Outages of broker and database in one run.
+const OUTAGES_MAX: u32 = 3;
 
 type Actions = Vec<(Action, u32)>;
 
@@ -89,6 +109,9 @@ impl World {
         let w = &self.weights;
         let transactions = &self.store.transactions;
         for slot in 0..3 {
+            if self.store.is_away {
+                break;
+            }
             if let Some(number) = transactions.iter().position(|t| t.slot == slot && t.is_open()) {
                 all.push((Action::Write(number), w[0]));
             }
@@ -98,15 +121,23 @@ impl World {
         }
         let faults = self.has_faults();
         for pipe in 0..self.broker.pipes.len() {
-            all.push((Action::Handle(pipe), w[6]));
+            if !self.broker.is_away {
+                all.push((Action::Handle(pipe), w[6]));
+            }
             if faults {
                 all.push((Action::Reject(pipe), 1));
             }
         }
         for answer in 0..self.broker.answers.len().min(3) {
-            all.push((Action::Respond(answer), w[7]));
+            let held_until = self.broker.answers[answer].held_until;
+            if self.is_quiet || held_until <= self.now {
+                all.push((Action::Respond(answer), w[7]));
+            }
             if faults {
                 all.push((Action::LoseAnswer(answer), 1));
+                if held_until.is_zero() {
+                    all.push((Action::SlowAnswer(answer), 1));
+                }
             }
         }
         for orphan in 0..self.orphans.len() {
@@ -121,13 +152,14 @@ impl World {
                     all.push((Action::Forbid(topic), 1));
                 }
             }
+            self.offer_outages(&mut all);
             if self.setup.faults == Faults::Database && self.database_crashes < 2 {
                 all.push((Action::CrashDatabase, 1));
             }
         }
         if !self.is_quiet {
             for (at, row) in self.store.rows.iter().enumerate() {
-                if row.now.status == Status::Failed && self.is_redrivable(at) {
+                if row.now.status == Status::Failed && self.step.is_multiple_of(8) && self.is_redrivable(at) {
                     all.push((Action::Redrive(at), 1));
                 }
             }
@@ -137,11 +169,40 @@ impl World {
             all.push((Action::Jump, 2));
         }
         for (action, weight) in &mut all {
-            if !action.is_rare() {
+            if action.fault().is_none() {
                 *weight *= self.calm;
             }
         }
+        self.offer_aimed(&mut all);
         all
+    }
+
+    /// A crash where the seed wants one, with four times the weight of all else.
+    fn offer_aimed(&self, all: &mut Actions) {
+        let (Some(aim), true) = (self.aim, self.has_faults()) else {
+            return;
+        };
+        let weight = 4 * all.iter().map(|(_, weight)| weight).sum::<u32>().max(1);
+        let awake = (0..self.publishers.len()).filter(|p| self.publishers[*p].is_awake());
+        let there = awake.filter(|p| self.crash_points(*p).contains(&aim));
+        all.extend(there.map(|p| (Action::Crash(p), weight)));
+    }
+
+    fn offer_outages(&self, all: &mut Actions) {
+        let may_begin = self.outages < OUTAGES_MAX && self.step.is_multiple_of(4);
+        match self.broker.is_away {
+            true => all.push((Action::FindBroker, 1)),
+            false if may_begin => all.push((Action::LoseBroker, 1)),
+            false => {}
+        }
+        match self.store.is_away {
+            true => all.push((Action::FindDatabase, 1)),
+            false if may_begin => all.push((Action::LoseDatabase, 1)),
+            false => {}
+        }
+        if self.step.is_multiple_of(4) {
+            all.extend((0..=self.publishers.len()).map(|host| (Action::JumpClock(host), 1)));
+        }
     }
 
     fn chance_of_trouble(&self, topic: usize) -> bool {
@@ -165,6 +226,7 @@ impl World {
             match &statement.progress {
                 Progress::Done(_) if publisher.is_frozen => {}
                 Progress::Done(_) => all.push((Action::Answer(p, at), w[1])),
+                Progress::Sent | Progress::Half(..) if self.store.is_away => all.push((Action::Deny(p, at), w[2])),
                 Progress::Sent | Progress::Half(..) => all.push((Action::Execute(p, at), w[2])),
             }
             if faults && !matches!(statement.progress, Progress::Done(Answer::Lost)) {
@@ -202,7 +264,7 @@ impl World {
                 all.push((Action::Crash(p), 1));
             }
         }
-        if self.now >= self.wake_at[p] {
+        if self.clock(p) >= self.wake_at[p] {
             all.push((Action::Tick(p), w[3]));
         }
         for lane in Lane::BOTH {
@@ -214,7 +276,9 @@ impl World {
             }
         }
         if !publisher.topics_asked.is_empty() {
-            all.push((Action::Topic(p, true), 5));
+            if !self.broker.is_away {
+                all.push((Action::Topic(p, true), 5));
+            }
             if faults {
                 all.push((Action::Topic(p, false), 1));
             }
@@ -247,7 +311,10 @@ impl World {
         let pace = if self.is_quiet { 50 } else { self.pace };
         self.now += Duration::from_micros(self.chance.below(pace as usize) as u64);
         self.note(|world| format!("{} at {:?}: {action:?}", world.step, world.now));
-        self.apply(action);
+        match action.fault() {
+            Some(name) => self.go_wrong(action, name),
+            None => self.apply(action),
+        }
         let before = self
             .trace
             .as_ref()
@@ -256,6 +323,20 @@ impl World {
             self.note(Self::picture);
         }
         true
+    }
+
+    /// Unless it is left out.
+    fn go_wrong(&mut self, action: Action, name: &'static str) {
+        let number = self.faults_drawn;
+        self.faults_drawn += 1;
+        if self.setup.left_out.faults.contains(&number) {
+            self.note(|_| "      left out".to_owned());
+            return;
+        }
+        let step = self.step;
+        self.faults.push(Fault { number, step, name });
+        self.coverage.hit(name);
+        self.apply(action);
     }
 
     fn picture(&self) -> String {

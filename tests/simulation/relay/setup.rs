@@ -9,10 +9,12 @@ use outbox_publisher::domain::rules::{Rule, Rules};
 use outbox_publisher::domain::topic::TopicTimes;
 use outbox_publisher::relay::{Halt, RelayConfig};
 use shared::hash;
-use simulation::chance::Chance;
+use crate::chance::Chance;
+use crate::shrink::LeftOut;
 use uuid::Uuid;
 
-use crate::rows::{Poison, Transaction};
+use crate::relay::points::WANTED;
+use crate::relay::rows::{Poison, Transaction};
 
 /// A rule of the store or of the writers that a test may switch off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +81,8 @@ pub(crate) struct Setup {
     pub(crate) leaps: u32,
     /// One lease in so many is found expired although its owner lives.
     pub(crate) take_over: usize,
+    /// What does not happen although the seed draws it.
+    pub(crate) left_out: LeftOut,
 }
 
 impl Setup {
@@ -93,6 +97,7 @@ impl Setup {
             asynchronous: 4,
             leaps: 1,
             take_over: 6,
+            left_out: LeftOut::default(),
         }
     }
 
@@ -103,7 +108,7 @@ impl Setup {
             publishers: chance.pick(&[1, 2, 2, 3]),
             buckets: chance.pick(&[1, 1, 2, 3]),
             keys: chance.pick(&[1, 2, 2, 3]),
-            poison: chance.pick(&[2, 3, 3, 8]),
+            poison: chance.pick(&[2, 2, 3, 8]),
             asynchronous: chance.pick(&[1, 4]),
             leaps: chance.pick(&[1, 1, 4]),
             take_over: chance.pick(&[2, 6, 30]),
@@ -154,7 +159,22 @@ impl Setup {
             transaction.is_asynchronous = self.faults == Faults::Database && chance.odds(1, self.asynchronous);
             transaction
         };
-        (0..count).map(|number| transaction(number, chance)).collect()
+        let mut transactions: Vec<_> = (0..count).map(|number| transaction(number, chance)).collect();
+        let mut rows = 0..;
+        for transaction in &mut transactions {
+            transaction
+                .plan
+                .retain(|_| rows.next().is_some_and(|row| !self.left_out.rows.contains(&row)));
+        }
+        transactions
+    }
+
+    /// The point at which a process is to end, so that each is met often enough.
+    pub(crate) fn aim(&self, chance: &mut Chance) -> Option<&'static str> {
+        let points: Vec<&str> = WANTED.into_iter().flatten().copied().collect();
+        let crashes: Vec<&str> = points.into_iter().filter(|point| point.starts_with("crash: ")).collect();
+        let aim = chance.pick(&crashes);
+        (self.faults > Faults::None).then_some(aim)
     }
 
     /// Bounds so tight that each is met, and times so short that each passes.

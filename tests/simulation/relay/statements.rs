@@ -7,9 +7,9 @@ use outbox_publisher::ports::{
     ControlAnswer, ControlRequest, HaltedHead, Held, LookAnswer, LookRequest, ReadAnswer, ReadRequest, SideRow,
 };
 
-use crate::rows::{Row, Status};
-use crate::setup::StoreRule;
-use crate::store::Store;
+use crate::relay::rows::{Row, Status};
+use crate::relay::setup::StoreRule;
+use crate::relay::store::Store;
 
 impl Store {
     /// Lane 0: one statement, one snapshot, the epoch compared inside.

@@ -5,12 +5,12 @@ use std::time::Duration;
 use outbox_publisher::domain::topic::{Lane, TopicFacts, TopicFault};
 use outbox_publisher::ports::SendError;
 
-use crate::broker::{Fact, Frame, Place, Queue, Record, Verdict};
-use crate::publisher::{Answer, Progress, Statement};
-use crate::rows::Poison;
-use crate::schedule::Action;
-use crate::setup::{FORGET_AFTER, Faults, Setup, outbox_event};
-use crate::world::World;
+use crate::relay::broker::{Fact, Frame, Place, Record, Reply, Verdict};
+use crate::relay::publisher::{Answer, Progress, Statement};
+use crate::relay::rows::Poison;
+use crate::relay::schedule::Action;
+use crate::relay::setup::{Faults, Setup, outbox_event};
+use crate::relay::world::World;
 
 impl World {
     pub(crate) fn apply(&mut self, action: Action) {
@@ -33,15 +33,12 @@ impl World {
             Action::Answer(p, at) => {
                 let statement = self.publishers[p].statements.remove(at);
                 self.note(|_| format!("      {:?}", statement.progress));
-                if matches!(statement.progress, Progress::Done(Answer::Lost)) {
-                    self.coverage.hit("connections lost");
-                }
-                self.publishers[p].tell(statement, self.now);
+                let now = self.clock(p);
+                self.publishers[p].tell(statement, now);
                 self.perhaps_advance(p);
             }
             Action::Refuse(p, at) => {
                 self.publishers[p].statements[at].progress = Progress::Done(Answer::Refused);
-                self.coverage.hit("statements refused");
             }
             Action::Cut(p, at) => {
                 let statement = &mut self.publishers[p].statements[at];
@@ -53,17 +50,20 @@ impl World {
                         ..statement.clone()
                     };
                     self.orphans.push((self.publishers[p].instance, orphan));
+                    self.unheard.insert(self.publishers[p].instance);
                 }
             }
             Action::Tick(p) => self.advance(p),
             Action::Wake(p) => {
-                self.publishers[p].relay.wake(self.now);
+                let now = self.clock(p);
+                self.publishers[p].relay.wake(now);
                 self.perhaps_advance(p);
             }
             Action::Tell(p, lane) => {
                 let count = 1 + self.chance.below(3);
+                let now = self.clock(p);
                 for _ in 0..count.min(self.publishers[p].facts[lane as usize].len()) {
-                    let commands = self.publishers[p].tell_fact(lane, self.now);
+                    let commands = self.publishers[p].tell_fact(lane, now);
                     self.carry_out(p, commands);
                 }
                 self.perhaps_advance(p);
@@ -74,20 +74,16 @@ impl World {
                 self.broker.push(frame);
             }
             Action::Resend(p, lane, place) => self.resend(p, lane, place),
-            Action::Handle(pipe) => {
-                if let Verdict::Refused(error) = self.broker.handle(pipe, &mut self.store.events, self.now) {
-                    self.coverage.hit(if matches!(error, SendError::Row(_)) {
-                        "rows refused"
-                    } else {
-                        "destinations refused"
-                    });
-                }
-            }
+            Action::Handle(pipe) => self.handle(pipe),
             Action::Reject(pipe) => self.broker.reject(pipe),
             Action::LoseAnswer(at) => {
-                self.broker.answers.remove(at);
-                self.coverage.hit("acknowledgements lost");
+                let reply = self.broker.answers.remove(at).expect("an answer waits");
+                self.coverage.hit(match reply.verdict {
+                    Verdict::Written => "fault: lost ack",
+                    Verdict::Refused(_) | Verdict::OutOfSequence | Verdict::TryAgain => "fault: refusal lost",
+                });
             }
+            Action::SlowAnswer(at) => self.broker.answers[at].held_until = self.now + self.config.lease,
             Action::Respond(at) => self.respond(at),
             Action::Rebuild(p, lane) => self.rebuild(p, lane),
             Action::Topic(p, is_known) => {
@@ -98,28 +94,39 @@ impl World {
                 };
                 let answer = match (is_known, self.chance.below(8)) {
                     (true, _) => Ok(facts),
+                    (false, _) if self.broker.is_away => Err(TopicFault::NoAnswer("no broker answers".to_owned())),
                     (false, 0) => Err(TopicFault::NoAnswer("no broker answers".to_owned())),
                     (false, _) => Err(TopicFault::Refused("unknown topic".to_owned())),
                 };
-                self.publishers[p].relay.topic_known(number, answer, self.now);
+                let now = self.clock(p);
+                self.publishers[p].relay.topic_known(number, answer, now);
                 self.perhaps_advance(p);
             }
             Action::Crash(p) => self.crash(p),
             Action::Restart(p) => {
                 self.publishers[p] = self.new_publisher();
-                self.wake_at[p] = self.now;
+                self.wake_at[p] = self.clock(p);
             }
             Action::Freeze(p) => {
                 self.publishers[p].is_frozen = true;
-                self.coverage.hit("freezes");
             }
             Action::Thaw(p) => self.publishers[p].is_frozen = false,
             Action::Leave(p) => {
                 self.publishers[p].is_leaving = true;
-                self.publishers[p].relay.drain(self.now);
+                let now = self.clock(p);
+                self.publishers[p].relay.drain(now);
                 self.advance(p);
             }
             Action::CrashDatabase => self.crash_database(),
+            Action::LoseBroker => {
+                self.outages += 1;
+                self.broker.is_away = true;
+            }
+            Action::FindBroker => self.broker.is_away = false,
+            Action::LoseDatabase => self.lose_database(),
+            Action::FindDatabase => self.store.is_away = false,
+            Action::Deny(p, at) => self.publishers[p].statements[at].progress = Progress::Done(Answer::Lost),
+            Action::JumpClock(host) => self.jump_clock(host),
             Action::Redrive(at) => {
                 self.coverage.hit(if self.store.rows[at].is_dropped {
                     "redrives from the archive"
@@ -140,8 +147,9 @@ impl World {
             }
             Action::Jump => {
                 let awake = (0..self.publishers.len()).filter(|p| self.publishers[*p].is_awake());
-                if let Some(p) = awake.min_by_key(|p| self.wake_at[*p]) {
-                    self.now = self.now.max(self.wake_at[p]);
+                let wait = |p: usize| self.wake_at[p].saturating_sub(self.clock(p));
+                if let Some((p, wait)) = awake.map(|p| (p, wait(p))).min_by_key(|(_, wait)| *wait) {
+                    self.now += wait;
                     self.advance(p);
                 } else {
                     self.now += Duration::from_millis(10);
@@ -155,7 +163,7 @@ impl World {
         if self.is_quiet || self.chance.odds(3, 4) {
             self.advance(p);
         } else {
-            self.wake_at[p] = self.now;
+            self.wake_at[p] = self.clock(p);
         }
     }
 
@@ -195,7 +203,11 @@ impl World {
     }
 
     fn respond(&mut self, at: usize) {
-        let (frame, verdict) = self.broker.answers.remove(at).expect("an answer waits");
+        let Reply {
+            frame,
+            verdict,
+            held_until,
+        } = self.broker.answers.remove(at).expect("an answer waits");
         let Some((p, lane)) = self.find_client(frame.client) else {
             return;
         };
@@ -221,6 +233,9 @@ impl World {
         };
         match verdict {
             Verdict::Written => {
+                if !held_until.is_zero() {
+                    self.coverage.hit("fault: slow ack");
+                }
                 let batch = queue.in_flight.remove(place).expect("just found");
                 facts.extend(batch.records.into_iter().map(report(Ok(()))));
             }
@@ -245,6 +260,27 @@ impl World {
         }
     }
 
+    fn handle(&mut self, pipe: usize) {
+        let frame = self.broker.pipes[pipe].front().expect("pipes are not empty").clone();
+        match self.broker.handle(pipe, &mut self.store.events, self.now) {
+            Verdict::Written if self.is_of_a_zombie(&frame) => self.coverage.hit("fault: zombie owner"),
+            Verdict::Refused(SendError::Row(_)) => self.coverage.hit("fault: row refused by the broker"),
+            Verdict::Refused(_) => self.coverage.hit("fault: destination refused"),
+            Verdict::Written | Verdict::OutOfSequence | Verdict::TryAgain => {}
+        }
+    }
+
+    /// Whether a request is of a publisher that has lost a bucket in it to another.
+    fn is_of_a_zombie(&self, frame: &Frame) -> bool {
+        let mut publishers = self.publishers.iter();
+        let Some(sender) = publishers.find(|one| one.clients.iter().any(|client| client.id == frame.client)) else {
+            return true; // a process that has ended
+        };
+        let bucket_of = |number: usize| self.store.rows.iter().find(|row| row.number == number).map(|row| row.event.bucket);
+        let mut buckets = frame.batch.records.iter().filter_map(|record| bucket_of(record.number));
+        buckets.any(|bucket| self.store.leases[&bucket].owner != Some(sender.instance))
+    }
+
     fn rebuild(&mut self, p: usize, lane: Lane) {
         let generation = self.publishers[p].rebuilds[lane as usize].take().expect("asked for");
         let next = self.broker.new_client(generation + 1);
@@ -257,34 +293,5 @@ impl World {
                 .map(|record| Fact::Report(generation, record.token, Err(SendError::Unknown))),
         );
         facts.push_back(Fact::Rebuilt(generation + 1));
-    }
-
-    fn crash(&mut self, p: usize) {
-        self.crashes += 1;
-        self.coverage.hit("crashes");
-        let mut next = self.new_publisher();
-        next.is_alive = false;
-        let old = std::mem::replace(&mut self.publishers[p], next);
-        for statement in old.statements {
-            if !matches!(statement.progress, Progress::Done(_)) {
-                self.orphans.push((old.instance, statement));
-            }
-        }
-    }
-
-    fn forget_idle(&mut self) {
-        let publishers = &self.publishers;
-        // An acknowledgement that its publisher has not heard of is no idleness yet.
-        let is_busy = |id: u64, place: Place| {
-            publishers
-                .iter()
-                .flat_map(|publisher| publisher.clients.iter().zip(&publisher.facts))
-                .any(|(client, facts)| {
-                    let has_rows = |queue: &Queue| !queue.waiting.is_empty() || !queue.in_flight.is_empty();
-                    client.id == id && (!facts.is_empty() || client.queues.get(&place).is_some_and(has_rows))
-                })
-        };
-        let count = self.broker.forget_idle(self.now, FORGET_AFTER, is_busy);
-        self.coverage.add("producers forgotten", count as u64);
     }
 }

@@ -10,11 +10,11 @@ use std::time::Duration;
 use outbox_publisher::domain::event::OutboxEvent;
 use outbox_publisher::domain::marks::{Snapshot, Xid};
 use outbox_publisher::ports::{ChangeAnswer, ChangeKind, ChangeRequest, ChangeRow, SettleRow};
-use simulation::chance::Chance;
+use crate::chance::Chance;
 use uuid::Uuid;
 
-use crate::rows::{Event, Lease, Phase, Poison, Row, State, Status, Transaction};
-use crate::setup::StoreRule;
+use crate::relay::rows::{Event, Lease, Phase, Poison, Row, State, Status, Transaction};
+use crate::relay::setup::StoreRule;
 
 /// Ids per leaf.
 const LEAF_ROWS: i64 = 3;
@@ -37,6 +37,8 @@ pub(crate) struct Store {
     /// Ids at or below it are in leaves that are gone.
     pub(crate) dropped_upto: i64,
     is_scanned: bool,
+    /// No statement reaches it.
+    pub(crate) is_away: bool,
     /// The first promise that was seen broken.
     pub(crate) broken: Option<String>,
 }
@@ -58,6 +60,7 @@ impl Store {
             life: None,
             dropped_upto: 0,
             is_scanned: false,
+            is_away: false,
             broken: None,
         }
     }
@@ -174,6 +177,7 @@ impl Store {
             transaction: number,
             inserted_at: step,
             poison,
+            is_at_fault: poison != Poison::None,
             has_failed: false,
             is_redriven: false,
             is_moved: false,
@@ -267,6 +271,11 @@ impl Store {
                 }
                 if row.now.status == Status::Published {
                     self.fail(format!("PUBLISHED row {id} taken back by {kind:?}"));
+                }
+                let (status, number) = (self.rows[at].now.status, self.rows[at].number);
+                let is_counted = !matches!(kind, ChangeKind::Park) && status == Status::Pending;
+                if is_counted && !self.events[number].is_at_fault {
+                    self.fail(format!("BURNT: row {id} is not at fault and suffers {kind:?}"));
                 }
                 let row = &mut self.rows[at];
                 match kind {

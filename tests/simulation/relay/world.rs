@@ -1,17 +1,21 @@
 //! A run: publishers, one store, one broker, and a clock that passes as it likes.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use outbox_publisher::domain::topic::Lane;
 use outbox_publisher::ports::SendError;
 use outbox_publisher::relay::{Command, Relay, RelayConfig};
-use simulation::chance::{Chance, Coverage};
+use crate::chance::Chance;
+use crate::coverage::Coverage;
 
-use crate::broker::{Broker, Client, Fact, Place, Record};
-use crate::publisher::{Answer, Progress, Publisher, Question, Statement};
-use crate::rows::{Poison, Status};
-use crate::setup::{Faults, PLACES, Setup, StoreRule, TOPICS, number_of};
-use crate::store::Store;
+use crate::relay::broker::{Broker, Client, Fact, Place, Record};
+use crate::relay::points;
+use crate::relay::publisher::{Answer, Progress, Publisher, Question, Statement, brief};
+use crate::relay::rows::{Poison, Status};
+use crate::relay::setup::{Faults, PLACES, Setup, StoreRule, TOPICS, number_of};
+use crate::relay::store::Store;
+use crate::runs::Fault;
 
 #[derive(Debug)]
 pub(crate) struct World {
@@ -39,14 +43,32 @@ pub(crate) struct World {
     pub(crate) instances: u64,
     pub(crate) take_overs: u32,
     pub(crate) crashes: u32,
+    /// Instances that ended, or lost a connection, while the server may still have carried out a statement.
+    pub(crate) unheard: BTreeSet<u64>,
+    /// The point at which the seed wants a process to end.
+    pub(crate) aim: Option<&'static str>,
     pub(crate) database_crashes: u32,
+    /// When each publisher wants to be asked, by the clock of its host.
     pub(crate) wake_at: Vec<Duration>,
+    /// How far the clock of the database's host is from where it began, against ours.
+    pub(crate) database_ahead: Duration,
+    /// What went wrong so far, and how much the seed has drawn.
+    pub(crate) faults: Vec<Fault>,
+    pub(crate) faults_drawn: usize,
+    pub(crate) rows_drawn: usize,
+    pub(crate) outages: u32,
+    /// Since when nothing goes wrong any more.
+    pub(crate) quiet_since: Duration,
 }
+
+/// What the clock of the database's host begins with, so that it can be put back.
+const DATABASE_CLOCK: Duration = Duration::from_secs(1_000);
 
 impl World {
     pub(crate) fn new(setup: &Setup, seed: u64) -> Self {
         let mut chance = Chance::new(seed);
         let transactions = setup.transactions(&mut chance, seed.is_multiple_of(2));
+        let planned: usize = transactions.iter().map(|transaction| transaction.plan.len()).sum();
         let config = setup.relay_config(&mut chance);
         let mut weights = [0; 8];
         for weight in &mut weights {
@@ -73,10 +95,19 @@ impl World {
             instances: 0,
             take_overs: 0,
             crashes: 0,
+            unheard: BTreeSet::new(),
+            aim: setup.aim(&mut chance),
             database_crashes: 0,
             wake_at: vec![Duration::ZERO; setup.publishers],
+            database_ahead: DATABASE_CLOCK,
+            faults: Vec::new(),
+            faults_drawn: 0,
+            rows_drawn: planned + setup.left_out.rows.len(),
+            outages: 0,
+            quiet_since: Duration::ZERO,
             chance,
         };
+        world.chance.vary(setup.left_out.variant);
         for _ in 0..setup.publishers {
             let publisher = world.new_publisher();
             world.publishers.push(publisher);
@@ -102,22 +133,36 @@ impl World {
         self.setup.faults > Faults::None && !self.is_quiet
     }
 
+    /// What a publisher takes the time to be: the clock of its host.
+    pub(crate) fn clock(&self, p: usize) -> Duration {
+        self.publishers[p].clock(self.now)
+    }
+
+    /// What the database takes the time to be.
+    pub(crate) fn database_clock(&self) -> Duration {
+        self.now + self.database_ahead
+    }
+
     /// Lets a relay say what to do, and begins it.
     pub(crate) fn advance(&mut self, p: usize) {
-        let commands = self.publishers[p].relay.advance(self.now);
+        let now = self.clock(p);
+        let commands = self.publishers[p].relay.advance(now);
         self.carry_out(p, commands);
-        self.wake_at[p] = self.publishers[p].relay.next_at(self.now);
+        self.wake_at[p] = self.publishers[p].relay.next_at(now);
+        if self.wake_at[p] > now + self.config.lease {
+            self.store.fail(format!("UNBOUNDED: publisher {p} waits from {now:?} to {:?}", self.wake_at[p]));
+        }
         let tally = self.publishers[p].relay.take_tally();
         if tally.swept > 0 {
             self.store
-                .fail(format!("the sweep of publisher {p} found {} rows", tally.swept));
+                .fail(format!("SWEPT: the sweep of publisher {p} found {} rows", tally.swept));
         }
         self.coverage.add("published", tally.published);
         self.coverage.add("parks", tally.parked);
         self.coverage.add("rebuilds", tally.rebuilds);
         self.coverage.add("buckets lost", tally.lost);
         self.coverage.add("failed", tally.failed.values().sum());
-        self.coverage.add("attempts failed", tally.attempts_failed);
+        self.coverage.add("fault: poison key", tally.attempts_failed);
         if self.publishers[p].is_leaving && self.publishers[p].relay.is_drained() {
             self.leave(p);
         }
@@ -134,15 +179,18 @@ impl World {
             lease.owner = None;
         }
         self.coverage.hit("drains");
+        if !self.is_ending {
+            self.coverage.hit("fault: rebalance");
+        }
         let mut next = self.new_publisher();
         next.is_alive = !self.is_ending; // at the end nobody comes back
         self.publishers[p] = next;
-        self.wake_at[p] = self.now;
+        self.wake_at[p] = self.clock(p);
     }
 
     pub(crate) fn carry_out(&mut self, p: usize, commands: Vec<Command>) {
         for command in commands {
-            self.note(|world| format!("      publisher {p}: {}", brief(&command, world)));
+            self.note(|world| format!("      publisher {p}: {}", brief(&command, &world.store)));
             match self.publishers[p].ask(command) {
                 None => {}
                 Some(Command::Send {
@@ -189,7 +237,7 @@ impl World {
             let refusal = SendError::NotSent("refused by the client".to_owned());
             facts.push_back(Fact::Report(generation, record.token, Err(refusal)));
             facts.push_back(Fact::Failed(generation));
-            self.coverage.hit("client refusals");
+            self.coverage.hit("fault: row refused by the client");
             return;
         }
         client.queues.entry(place).or_default().waiting.push_back(record);
@@ -199,12 +247,12 @@ impl World {
     pub(crate) fn execute(&mut self, instance: u64, statement: &mut Statement) {
         let answer = match (&statement.question, &statement.progress) {
             (Question::Read(request), _) => Answer::Read(self.store.read(request)),
-            (Question::Look(request), _) => Answer::Look(self.store.look(request, self.now)),
+            (Question::Look(request), _) => Answer::Look(self.store.look(request, self.database_clock())),
             (Question::Settle(rows), _) => {
                 let broker = &self.broker;
                 Answer::Settle(self.store.settle(rows, |number| broker.is_on_log(number)))
             }
-            (Question::Change(request), _) => Answer::Change(self.store.change(request, self.now)),
+            (Question::Change(request), _) => Answer::Change(self.store.change(request, self.database_clock())),
             (Question::Control(_), _) => self.control(instance, &statement.question),
             (Question::Mark, Progress::Half(sample, xid, _)) => {
                 let mut sample = *sample;
@@ -243,9 +291,7 @@ impl World {
                 return;
             }
         };
-        if let Answer::Change(outbox_publisher::ports::ChangeAnswer::NotOwner) = answer {
-            self.coverage.hit("changes fenced");
-        }
+        self.coverage.hit_all(points::conflicts(&statement.question, &answer));
         statement.progress = Progress::Done(answer);
     }
 
@@ -281,29 +327,19 @@ impl World {
         let clock = if self.setup.faults == Faults::None {
             Duration::ZERO
         } else {
-            self.now
+            self.now + self.database_ahead
         };
+        let before = self.store.leases.clone();
         let answer = self.store.control(instance, request, counted, clock, is_free);
         self.take_overs += take_overs;
         coverage.add("take-overs", take_overs.into());
-        Answer::Control(answer)
-    }
-
-    /// The server dies. Connections in use break; an idle one behind a pooler sees nothing, and what the
-    /// pooler had not yet passed on is carried out by the server that comes back.
-    pub(crate) fn crash_database(&mut self) {
-        self.database_crashes += 1;
-        self.coverage.hit("database crashes");
-        self.store.crash(&mut self.chance);
-        self.orphans.clear();
-        for publisher in &mut self.publishers {
-            for statement in &mut publisher.statements {
-                let survives = self.chance.odds(1, 2) && !matches!(statement.progress, Progress::Half(..));
-                if !survives {
-                    statement.progress = Progress::Done(Answer::Lost);
-                }
+        for taken in &answer.acquired {
+            if let Some(holder) = before[&taken.bucket].owner.filter(|holder| *holder != instance) {
+                let states = self.take_over_states(holder, taken.bucket);
+                self.coverage.hit_all(states);
             }
         }
+        Answer::Control(answer)
     }
 
     /// Something of a client has an answer.
@@ -320,57 +356,5 @@ impl World {
         self.store.transactions.iter().all(|transaction| !transaction.is_open())
             && self.store.open_rows(Status::Pending).next().is_none()
             && self.store.open_rows(Status::Failed).next().is_none()
-    }
-}
-
-fn brief(command: &Command, world: &World) -> String {
-    match command {
-        Command::Send {
-            lane,
-            generation,
-            partition,
-            event,
-            ..
-        } => {
-            let number = number_of(event.event_id);
-            let topic = world.store.events[number].topic;
-            format!(
-                "send row {} (event {number}) to {topic}/{partition} by {lane:?} {generation}",
-                event.id
-            )
-        }
-        Command::Control(op, request) => {
-            format!(
-                "control {op} renew {:?} release {:?} acquire {}",
-                request.renew, request.release, request.acquire
-            )
-        }
-        Command::Read(op, request) => {
-            let asked = |b: &outbox_publisher::ports::ReadBucket| {
-                format!("{}e{}>{}(low {})/{}", b.bucket, b.epoch, b.bound, b.low, b.limit)
-            };
-            format!(
-                "read {op} {:?} floors {:?}",
-                request.buckets.iter().map(asked).collect::<Vec<_>>(),
-                request.floors
-            )
-        }
-        Command::Look(op, request) => format!(
-            "look {op} {:?}",
-            request
-                .buckets
-                .iter()
-                .map(|b| (b.bucket, b.epoch, b.after))
-                .collect::<Vec<_>>()
-        ),
-        Command::Settle(op, rows) => format!("settle {op} {:?}", rows.iter().map(|row| row.id).collect::<Vec<_>>()),
-        Command::Change(op, request) => {
-            format!(
-                "change {op} {:?} epoch {}",
-                request.rows.iter().map(|row| (row.id, &row.kind)).collect::<Vec<_>>(),
-                request.epoch
-            )
-        }
-        other => format!("{other:?}"),
     }
 }

@@ -3,17 +3,10 @@
 //!
 //! Some mistakes need a rare schedule; their frame makes it likelier (fewer buckets, more take-overs).
 
-use std::time::Duration;
-
 use outbox_publisher::domain::rules::Rule::{self, *};
 
-use crate::run::{rerun_line, run_many};
-use crate::setup::StoreRule::{self, *};
-use crate::setup::{Faults, Off, Setup};
-
-/// How long a broken promise is searched for. Most take a fraction of a second and the rarest a few, on a machine
-/// that has nothing else to do; a test that passes never waits for the end of this.
-const SEARCH: Duration = Duration::from_secs(300);
+use crate::relay::setup::StoreRule::{self, *};
+use crate::relay::setup::{Faults, Off, Setup};
 
 impl From<Rule> for Off {
     fn from(rule: Rule) -> Self {
@@ -31,7 +24,7 @@ macro_rules! caught_without {
     ($($name:ident: $off:expr, $faults:ident $(, $field:ident = $value:expr)*;)+) => {
         $(#[test]
         fn $name() {
-            must_be_caught(&frame_of(stringify!($name)).expect("it is in this table"));
+            must_be_caught(stringify!($name));
         })+
 
         /// The frame in which a rule is tested, by the name of its test.
@@ -88,10 +81,29 @@ caught_without! {
     renew_in_same_life: RenewInSameLife, Database;
 }
 
-fn must_be_caught(frame: &Setup) {
-    let summary = run_many(|_| frame.clone(), 0, u64::MAX / 2, SEARCH);
+#[cfg(test)]
+fn must_be_caught(name: &str) {
+    use std::time::Duration;
+
+    use crate::campaign::rerun_line;
+    use crate::runs::{Frame, Seeds, run_many};
+
+    /// How long a broken promise is searched for. Most take a fraction of a second and the rarest a few, on a
+    /// machine that has nothing else to do; a test that passes never waits for the end of this.
+    const SEARCH: Duration = Duration::from_secs(300);
+
+    let frame = Frame::Publisher(frame_of(name).expect("it is in this table"));
+    let seeds = Seeds {
+        first: 0,
+        count: u64::MAX / 2,
+        time: SEARCH,
+    };
+    let summary = run_many(seeds, |_| vec![frame.clone()], |_| {});
     match &summary.failure {
-        Some(failure) => println!("{} runs: {}", summary.runs, rerun_line(frame, failure)),
-        None => panic!("{} runs without {:?} broke no promise", summary.runs, frame.off),
+        Some(failure) => {
+            let line = rerun_line(failure.seed, Some(name));
+            println!("{} runs: {}\n  {line}", summary.seeds, failure.broken);
+        }
+        None => panic!("{} runs without {name} broke no promise", summary.seeds),
     }
 }

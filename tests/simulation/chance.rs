@@ -1,7 +1,5 @@
 //! The only source of chance of a run: the same seed, the same run.
 
-use std::collections::BTreeMap;
-
 /// A xorshift generator.
 #[derive(Debug, Clone)]
 pub struct Chance(u64);
@@ -13,6 +11,13 @@ impl Chance {
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         Self((z ^ (z >> 31)) | 1)
+    }
+
+    /// Another run of the same seed: the first goes on as it is.
+    pub(crate) fn vary(&mut self, variant: u64) {
+        if variant > 0 {
+            *self = Self::new(self.0 ^ variant.rotate_left(32));
+        }
     }
 
     /// Any number.
@@ -39,32 +44,5 @@ impl Chance {
     /// One of these.
     pub fn pick<T: Copy>(&mut self, of: &[T]) -> T {
         of[self.below(of.len())]
-    }
-}
-
-/// How often a run met what it is meant to meet: a simulation that never crashes proves nothing.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Coverage(pub BTreeMap<&'static str, u64>);
-
-impl Coverage {
-    /// Met once more.
-    #[inline]
-    pub fn hit(&mut self, what: &'static str) {
-        self.add(what, 1);
-    }
-
-    /// Met so many times more.
-    #[inline]
-    pub fn add(&mut self, what: &'static str, times: u64) {
-        if times > 0 {
-            *self.0.entry(what).or_default() += times;
-        }
-    }
-
-    /// Both together.
-    pub fn merge(&mut self, other: &Self) {
-        for (what, times) in &other.0 {
-            self.add(what, *times);
-        }
     }
 }
