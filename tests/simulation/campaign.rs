@@ -76,7 +76,9 @@ fn frames_of(seed: u64, without: Option<&str>) -> Option<Vec<Frame>> {
 fn known(without: Option<&str>) -> anyhow::Result<()> {
     let named = without.unwrap_or_default();
     let frames = frames_of(0, without);
-    frames.with_context(|| format!("WITHOUT={named} names no rule: `own_xid` (relay/wrong_rules.rs) is one, `WayBack` another"))?;
+    frames.with_context(|| {
+        format!("WITHOUT={named} names no rule: `own_xid` (relay/wrong_rules.rs) is one, `WayBack` another")
+    })?;
     Ok(())
 }
 
@@ -103,7 +105,12 @@ impl Campaign {
     pub fn run(&self) -> anyhow::Result<bool> {
         let without = self.without.as_deref();
         known(without)?;
-        println!("seeds {} to {}, on two threads; the same again: FROM={}", self.from, self.from + self.seeds - 1, self.from);
+        println!(
+            "seeds {} to {}, on two threads; the same again: FROM={}",
+            self.from,
+            self.from + self.seeds - 1,
+            self.from
+        );
         for (part, checked) in CHECKED {
             println!("checked of every run of the {}:", part.name());
             checked.iter().for_each(|what| println!("  {what}"));
@@ -124,7 +131,11 @@ impl Campaign {
         };
         let summary = run_many(seeds, |seed| frames_of(seed, without).unwrap_or_default(), watch);
         let seconds = started.elapsed().as_secs_f64();
-        println!("{} seeds in {seconds:.1} s, {:.0} a second", summary.seeds, rate(summary.seeds, started));
+        println!(
+            "{} seeds in {seconds:.1} s, {:.0} a second",
+            summary.seeds,
+            rate(summary.seeds, started)
+        );
         if let Some(failure) = &summary.failure {
             println!("{}", told_of(failure, &shrink(failure, SHRINK_RUNS_MAX), without));
             return Ok(false);
@@ -139,10 +150,19 @@ impl Campaign {
             if self.without.is_some() && coverage == Default::default() {
                 continue;
             }
-            println!("met by the {}:\n{}", part.name(), coverage.table(wanted.iter().copied()));
+            println!(
+                "met by the {}:\n{}",
+                part.name(),
+                coverage.table(wanted.iter().copied())
+            );
             let missed = coverage.missed(wanted);
             if !missed.is_empty() && self.seeds >= SEEDS_THAT_MEET_ALL && self.without.is_none() {
-                println!("NEVER MET by the {} in {} seeds: {}", part.name(), summary.seeds, missed.join("; "));
+                println!(
+                    "NEVER MET by the {} in {} seeds: {}",
+                    part.name(),
+                    summary.seeds,
+                    missed.join("; ")
+                );
                 is_whole = false;
             }
         }
@@ -177,7 +197,11 @@ fn left_of(shrunk: &Shrunk) -> String {
         let name = fault.name.trim_start_matches("fault: ");
         let _ = writeln!(text, "  step {:>4}: {name}", fault.step);
     }
-    let still = shrunk.outcome.broken.as_deref().unwrap_or("nothing breaks any more: the run does not repeat");
+    let still = shrunk
+        .outcome
+        .broken
+        .as_deref()
+        .unwrap_or("nothing breaks any more: the run does not repeat");
     let _ = writeln!(text, "  still {still}");
     text
 }
@@ -213,10 +237,17 @@ pub fn rerun(seed: u64, without: Option<&str>, is_shrunk: bool, mut say: impl Fn
 }
 
 fn say_log(frame: &Frame, seed: u64, say: &mut impl FnMut(&str)) {
-    say(&format!("== {}, faults: {}, seed {seed}", frame.part().name(), frame.level()));
+    say(&format!(
+        "== {}, faults: {}, seed {seed}",
+        frame.part().name(),
+        frame.level()
+    ));
     let outcome = frame.run(seed, true);
     outcome.trace.iter().for_each(|line| say(line));
-    say(&format!("=> {}", outcome.broken.as_deref().unwrap_or("every promise was kept")));
+    say(&format!(
+        "=> {}",
+        outcome.broken.as_deref().unwrap_or("every promise was kept")
+    ));
 }
 
 #[cfg(test)]
@@ -263,11 +294,20 @@ mod tests {
             let told = told_of(&failure, &shrunk, Some(name));
 
             // then what is left fails in the same way, and is less
-            assert_eq!(shrunk.outcome.broken.as_deref().map(Shrunk::what), Some(Shrunk::what(&failure.broken)));
-            let (left, all) = (shrunk.outcome.faults.len() + shrunk.rows(), whole.faults.len() + whole.rows);
+            assert_eq!(
+                shrunk.outcome.broken.as_deref().map(Shrunk::what),
+                Some(Shrunk::what(&failure.broken))
+            );
+            let (left, all) = (
+                shrunk.outcome.faults.len() + shrunk.rows(),
+                whole.faults.len() + whole.rows,
+            );
             println!("{left} of {all} faults and rows are left\n{told}");
             assert!(left < all, "nothing could be left out\n{told}");
-            let again = shrunk.frame.leaving_out(shrunk.left_out.clone()).run(failure.seed, false);
+            let again = shrunk
+                .frame
+                .leaving_out(shrunk.left_out.clone())
+                .run(failure.seed, false);
             assert_eq!(again, shrunk.outcome);
 
             // and one line runs the seed again, to the same log

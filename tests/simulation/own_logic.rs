@@ -36,7 +36,11 @@ fn policies() -> PolicySet {
 
 #[test]
 fn my_logic_decides_once_in_order_and_repeatably() -> anyhow::Result<()> {
-    let inputs = [json!({"text": "hello"}), json!({"text": "a text of some length"}), json!({"text": " "})];
+    let inputs = [
+        json!({"text": "hello"}),
+        json!({"text": "a text of some length"}),
+        json!({"text": " "}),
+    ];
     println!("{}", Trial::of(policies).about(inputs).seeds(0, 300).run()?);
     Ok(())
 }
@@ -90,5 +94,8 @@ fn the_page_shows_this_example() {
     let example = include_str!("own_logic.rs");
     let (_, rest) = example.split_once("// begin\n").expect("it has a beginning");
     let (shown, _) = rest.split_once("// end\n").expect("it has an end");
-    assert!(page.contains(shown.trim_end()), "docs/simulation.md shows another example");
+    assert!(
+        page.contains(shown.trim_end()),
+        "docs/simulation.md shows another example"
+    );
 }

@@ -180,7 +180,11 @@ fn run_portion(seeds: std::ops::Range<u64>, frames: impl Fn(u64) -> Vec<Frame>) 
         summary.seeds += 1;
         for frame in frames(seed) {
             let outcome = frame.run(seed, false);
-            summary.coverage.entry(frame.part()).or_default().merge(&outcome.coverage);
+            summary
+                .coverage
+                .entry(frame.part())
+                .or_default()
+                .merge(&outcome.coverage);
             if let Some(broken) = outcome.broken {
                 summary.note_failure(Failure { seed, frame, broken });
                 return (summary, false);

@@ -26,7 +26,9 @@ pub(crate) struct Logic {
 
 impl fmt::Debug for Logic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Logic").field("inputs", &self.inputs).finish_non_exhaustive()
+        f.debug_struct("Logic")
+            .field("inputs", &self.inputs)
+            .finish_non_exhaustive()
     }
 }
 
@@ -118,7 +120,9 @@ impl Trial {
                 let told = told_of(failure, &shrink(failure, SHRINK_RUNS_MAX), None);
                 // That line runs the project's own policies; the same seed of this trial is what repeats it.
                 let again = format!("the same trial with .seeds({}, 1)", failure.seed);
-                let told = told.lines().map(|line| if line.contains("make simulate") { &again } else { line });
+                let told = told
+                    .lines()
+                    .map(|line| if line.contains("make simulate") { &again } else { line });
                 anyhow::bail!("{}", told.collect::<Vec<_>>().join("\n"))
             }
         }
@@ -138,5 +142,7 @@ fn case_of(input: &Value) -> Case {
         headers: Headers::new(),
     };
     let reading = Reading::of(&record, &Accepted::default());
-    reading.case.unwrap_or_else(|set_aside| panic!("{input} is no valid input: {}", set_aside.message))
+    reading
+        .case
+        .unwrap_or_else(|set_aside| panic!("{input} is no valid input: {}", set_aside.message))
 }

@@ -4,8 +4,8 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
-use shared::headers::Headers;
 use crate::inbox::{self, Subject, id, source};
+use shared::headers::Headers;
 use triage_service::domain::outcome::OutboxEvent;
 use triage_service::domain::record::Record;
 

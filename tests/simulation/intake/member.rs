@@ -143,7 +143,9 @@ impl Member {
             .map(|&at| batch.records()[at as usize].at.partition)
             .collect();
         partitions.dedup();
-        self.store.lock().transactions[transaction].partitions.clone_from(&partitions);
+        self.store.lock().transactions[transaction]
+            .partitions
+            .clone_from(&partitions);
         let readings = batch.readings(&self.triage.accepted);
         let ids: BTreeSet<EventId> = piece.records.iter().map(|&at| readings[at as usize].event_id).collect();
         let repeated = piece.records.len() - ids.len();
@@ -152,9 +154,7 @@ impl Member {
             transaction,
         };
         let (triage, now) = (Arc::clone(&self.triage), self.clock);
-        let future = Box::pin(async move {
-            attempt(&connection, &triage, &batch, &piece, now).await
-        });
+        let future = Box::pin(async move { attempt(&connection, &triage, &batch, &piece, now).await });
         self.attempts.insert(
             id,
             Attempt {

@@ -177,8 +177,12 @@ impl World {
                 points.push(name);
             }
         };
-        let is_unsent = |held: &crate::intake::member::Held| held.stored.is_some_and(|offset| offset > held.acknowledged);
-        point(transactions.clone().any(|x| store.is_blocked(x)), "crash: waiting for another's claim");
+        let is_unsent =
+            |held: &crate::intake::member::Held| held.stored.is_some_and(|offset| offset > held.acknowledged);
+        point(
+            transactions.clone().any(|x| store.is_blocked(x)),
+            "crash: waiting for another's claim",
+        );
         point(member.held.values().any(is_unsent), "crash: committed, offset not sent");
         point(
             self.requests.iter().any(|request| request.is_of(m, member.epoch)),

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use serde_json::{Value, json};
-use shared::envelope::INPUT_RECEIVED;
-use shared::headers::Headers;
-use shared::id::EventId;
 use crate::chance::Chance;
 use crate::intake::points::WANTED;
 use crate::shrink::LeftOut;
 use crate::trial::Logic;
+use serde_json::{Value, json};
+use shared::envelope::INPUT_RECEIVED;
+use shared::headers::Headers;
+use shared::id::EventId;
 use triage_service::domain::case::{Accepted, Case};
 use triage_service::domain::decision::Ruling;
 use triage_service::domain::policy::{Policy, PolicyError};
@@ -104,7 +104,12 @@ impl Setup {
 
     /// The point at which a process is to end or a connection to be cut, so that each is met often enough.
     pub(crate) fn aim(&self, chance: &mut Chance) -> Option<&'static str> {
-        let points: Vec<&str> = WANTED[..=self.faults as usize].iter().copied().flatten().copied().collect();
+        let points: Vec<&str> = WANTED[..=self.faults as usize]
+            .iter()
+            .copied()
+            .flatten()
+            .copied()
+            .collect();
         let is_point = |name: &&str| name.starts_with("crash: ") || name.starts_with("cut: ");
         let points: Vec<&str> = points.into_iter().filter(is_point).collect();
         (!points.is_empty()).then(|| chance.pick(&points))
@@ -123,7 +128,11 @@ impl Setup {
         let mut logs: Vec<Vec<Entry>> = (0..self.partitions).map(|partition| log(partition, chance)).collect();
         let mut records = 0..;
         for log in &mut logs {
-            log.retain(|_| records.next().is_some_and(|record| !self.left_out.rows.contains(&record)));
+            log.retain(|_| {
+                records
+                    .next()
+                    .is_some_and(|record| !self.left_out.rows.contains(&record))
+            });
         }
         logs
     }

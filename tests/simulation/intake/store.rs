@@ -223,7 +223,8 @@ impl Store {
                 return self.wait(x, other);
             }
             Some(None) if self.has_waited(x) => {
-                self.coverage.hit("conflict: claim lost to the commit that it waited for");
+                self.coverage
+                    .hit("conflict: claim lost to the commit that it waited for");
             }
             Some(None) => {}
             None => {

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use chrono::TimeDelta;
 use crate::chance::Chance;
 use crate::coverage::Coverage;
+use chrono::TimeDelta;
 use triage_service::domain::record::Record;
 use triage_service::intake::attempt::{Tally, Triage};
 use triage_service::intake::batch::BatchId;
@@ -160,7 +160,11 @@ impl World {
                 }
             }
             Action::GiveUp(m, id) => {
-                if self.store.lock().has_unheard_commit(self.members[m].attempts[&id].transaction) {
+                if self
+                    .store
+                    .lock()
+                    .has_unheard_commit(self.members[m].attempts[&id].transaction)
+                {
                     self.coverage.hit("fault: slow ack");
                 }
                 self.members[m].abandon(id);
@@ -327,7 +331,8 @@ impl World {
             self.coverage.add("conflict: duplicate of an earlier commit", across);
             self.coverage.add("fault: poison key", tally.dead_letters.len() as u64);
         }
-        self.coverage.add("conflict: duplicate with another body", tally.mismatches.len() as u64);
+        self.coverage
+            .add("conflict: duplicate with another body", tally.mismatches.len() as u64);
         self.coverage.add("decisions", tally.decisions.len() as u64);
         self.coverage.add("dead letters", tally.dead_letters.len() as u64);
         self.members[m].note(Fact::Attempted { batch: id, verdict });
@@ -365,7 +370,8 @@ impl World {
             .count();
         let next_entry = partition.log.get(next).filter(|_| next < partition.written);
         if next_entry.is_some_and(|entry| self.store.lock().judge.is_handled(&entry.record.at)) {
-            self.coverage.hit_all(["fault: duplicate delivery", "take-over: records committed, offset not"]);
+            self.coverage
+                .hit_all(["fault: duplicate delivery", "take-over: records committed, offset not"]);
         }
         let held = Held {
             assignment,

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use crate::outbox::{Subject, Writer, cases};
 use outbox_publisher::domain::event::OutboxEvent;
 use outbox_publisher::domain::marks::Xid;
 use outbox_publisher::ports::{
@@ -10,7 +11,6 @@ use outbox_publisher::ports::{
     SettleRow,
 };
 use shared::hash;
-use crate::outbox::{Subject, Writer, cases};
 use uuid::Uuid;
 
 use crate::relay::rows::{Phase, Poison, Transaction};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::relay::broker::{Queue, Place};
+use crate::relay::broker::{Place, Queue};
 use crate::relay::publisher::{Answer, Progress};
 use crate::relay::setup::FORGET_AFTER;
 use crate::relay::world::World;

@@ -10,7 +10,9 @@ use crate::relay::world::World;
 impl World {
     /// What is promised and was not kept, when all has come to rest.
     pub(crate) fn verdict(&self) -> Option<String> {
-        self.left_over().or_else(|| self.out_of_order()).or_else(|| self.lease_left())
+        self.left_over()
+            .or_else(|| self.out_of_order())
+            .or_else(|| self.lease_left())
     }
 
     fn left_over(&self) -> Option<String> {
@@ -43,7 +45,10 @@ impl World {
         let is_left = |holder: u64, until| !self.unheard.contains(&holder) || until > end;
         let mut leases = self.store.leases.iter().filter(|_| is_over);
         let (bucket, lease) = leases.find(|(_, lease)| lease.owner.is_some_and(|owner| is_left(owner, lease.until)))?;
-        Some(format!("LEASE LEFT: bucket {bucket} is {:?}'s until {:?}", lease.owner, lease.until))
+        Some(format!(
+            "LEASE LEFT: bucket {bucket} is {:?}'s until {:?}",
+            lease.owner, lease.until
+        ))
     }
 
     /// How often an event stands on its topic beyond the first time.

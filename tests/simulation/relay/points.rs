@@ -104,7 +104,10 @@ pub(crate) const WANTED: [&[&str]; 3] = [
         "fault: destination refused",
         "fault: topic unknown",
     ],
-    &["fault: database crash", "conflict: lease moved in another life of the server"],
+    &[
+        "fault: database crash",
+        "conflict: lease moved in another life of the server",
+    ],
 ];
 
 fn points_of(question: &Question) -> [&'static str; 3] {
@@ -162,7 +165,11 @@ impl World {
             }
         }
         let queues = || publisher.clients.iter().flat_map(|client| client.queues.values());
-        let batches = || queues().flat_map(|queue: &Queue| &queue.in_flight).flat_map(|batch| &batch.records);
+        let batches = || {
+            queues()
+                .flat_map(|queue: &Queue| &queue.in_flight)
+                .flat_map(|batch| &batch.records)
+        };
         let has_fact = |is_good: bool| {
             let mut facts = publisher.facts.iter().flatten();
             facts.any(|fact| matches!(fact, Fact::Report(_, _, result) if result.is_ok() == is_good))
@@ -212,7 +219,11 @@ impl World {
                 states.push(name);
             }
         };
-        let pending = || store.open_rows(Status::Pending).filter(|row| row.event.bucket == bucket);
+        let pending = || {
+            store
+                .open_rows(Status::Pending)
+                .filter(|row| row.event.bucket == bucket)
+        };
         let is_sent = |publisher: &Publisher, number: usize| {
             let mut queues = publisher.clients.iter().flat_map(|client| client.queues.values());
             queues.any(|queue| queue.holds(number))

@@ -185,9 +185,7 @@ pub(crate) fn brief(command: &Command, store: &Store) -> String {
             )
         }
         Command::Read(op, request) => {
-            let asked = |b: &ReadBucket| {
-                format!("{}e{}>{}(low {})/{}", b.bucket, b.epoch, b.bound, b.low, b.limit)
-            };
+            let asked = |b: &ReadBucket| format!("{}e{}>{}(low {})/{}", b.bucket, b.epoch, b.bound, b.low, b.limit);
             format!(
                 "read {op} {:?} floors {:?}",
                 request.buckets.iter().map(asked).collect::<Vec<_>>(),

@@ -3,14 +3,14 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use crate::chance::Chance;
+use crate::shrink::LeftOut;
 use outbox_publisher::domain::event::OutboxEvent;
 use outbox_publisher::domain::retry::RetryPolicy;
 use outbox_publisher::domain::rules::{Rule, Rules};
 use outbox_publisher::domain::topic::TopicTimes;
 use outbox_publisher::relay::{Halt, RelayConfig};
 use shared::hash;
-use crate::chance::Chance;
-use crate::shrink::LeftOut;
 use uuid::Uuid;
 
 use crate::relay::points::WANTED;
@@ -172,7 +172,10 @@ impl Setup {
     /// The point at which a process is to end, so that each is met often enough.
     pub(crate) fn aim(&self, chance: &mut Chance) -> Option<&'static str> {
         let points: Vec<&str> = WANTED.into_iter().flatten().copied().collect();
-        let crashes: Vec<&str> = points.into_iter().filter(|point| point.starts_with("crash: ")).collect();
+        let crashes: Vec<&str> = points
+            .into_iter()
+            .filter(|point| point.starts_with("crash: "))
+            .collect();
         let aim = chance.pick(&crashes);
         (self.faults > Faults::None).then_some(aim)
     }

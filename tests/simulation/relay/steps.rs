@@ -276,7 +276,13 @@ impl World {
         let Some(sender) = publishers.find(|one| one.clients.iter().any(|client| client.id == frame.client)) else {
             return true; // a process that has ended
         };
-        let bucket_of = |number: usize| self.store.rows.iter().find(|row| row.number == number).map(|row| row.event.bucket);
+        let bucket_of = |number: usize| {
+            self.store
+                .rows
+                .iter()
+                .find(|row| row.number == number)
+                .map(|row| row.event.bucket)
+        };
         let mut buckets = frame.batch.records.iter().filter_map(|record| bucket_of(record.number));
         buckets.any(|bucket| self.store.leases[&bucket].owner != Some(sender.instance))
     }

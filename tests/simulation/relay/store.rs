@@ -7,10 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::chance::Chance;
 use outbox_publisher::domain::event::OutboxEvent;
 use outbox_publisher::domain::marks::{Snapshot, Xid};
 use outbox_publisher::ports::{ChangeAnswer, ChangeKind, ChangeRequest, ChangeRow, SettleRow};
-use crate::chance::Chance;
 use uuid::Uuid;
 
 use crate::relay::rows::{Event, Lease, Phase, Poison, Row, State, Status, Transaction};

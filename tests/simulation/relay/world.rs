@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use crate::chance::Chance;
+use crate::coverage::Coverage;
 use outbox_publisher::domain::topic::Lane;
 use outbox_publisher::ports::SendError;
 use outbox_publisher::relay::{Command, Relay, RelayConfig};
-use crate::chance::Chance;
-use crate::coverage::Coverage;
 
 use crate::relay::broker::{Broker, Client, Fact, Place, Record};
 use crate::relay::points;
@@ -150,7 +150,10 @@ impl World {
         self.carry_out(p, commands);
         self.wake_at[p] = self.publishers[p].relay.next_at(now);
         if self.wake_at[p] > now + self.config.lease {
-            self.store.fail(format!("UNBOUNDED: publisher {p} waits from {now:?} to {:?}", self.wake_at[p]));
+            self.store.fail(format!(
+                "UNBOUNDED: publisher {p} waits from {now:?} to {:?}",
+                self.wake_at[p]
+            ));
         }
         let tally = self.publishers[p].relay.take_tally();
         if tally.swept > 0 {
