@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use harness::folders;
-use harness::report::{Began, Faults};
+use harness::report::{self, Began, Faults};
 use harness::wait::{self, Seen};
 use serde_json::Value;
 use sqlx::Connection;
@@ -39,7 +39,7 @@ pub(crate) struct Asked {
 
 /// Runs the whole campaign.
 pub(crate) async fn run(asked: Asked) -> anyhow::Result<Outcome> {
-    let began = Began::now();
+    let (began, commit) = (Began::now(), report::commit());
     let stack = scene::start_stack(asked.nodes).await?;
     let scene = Scene::new(&stack).await?;
     let lack = Disk::lacks(scene.postgres);
@@ -110,6 +110,7 @@ pub(crate) async fn run(asked: Asked) -> anyhow::Result<Outcome> {
         },
         report: {
             let mut report = began.report(stack.choice().kind.name(), facts.verdict.clone());
+            report.commit = commit;
             report.ok = facts.hold();
             report.goals = facts.goals();
             report.faults = by_kind(&facts.struck, |all| {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use chrono::DateTime;
 use harness::proxy::Flow;
-use harness::report::Began;
+use harness::report::{self, Began};
 use harness::wait::{self, Seen};
 use serde_json::Value;
 use shared::clock;
@@ -41,7 +41,7 @@ const RETURN_WITHIN: Duration = Duration::from_secs(120);
 
 /// Runs the outage and judges what was seen.
 pub(crate) async fn run(lasts: Duration, nodes: usize, seed: u64) -> anyhow::Result<Outcome> {
-    let began = Began::now();
+    let (began, commit) = (Began::now(), report::commit());
     let stack = scene::start_stack(nodes).await?;
     let scene = Scene::new(&stack).await?;
     let services = (0..NAMES.len()).map(|place| scene.service(place)).collect();
@@ -89,6 +89,7 @@ pub(crate) async fn run(lasts: Duration, nodes: usize, seed: u64) -> anyhow::Res
         ..Facts::default()
     };
     let mut report = began.report(stack.choice().kind.name(), facts.verdict.clone());
+    report.commit = commit;
     report.goals = [facts.goals(), watched.goals()].concat();
     report.ok = report.goals.iter().all(|goal| goal.met);
     report.figures = [

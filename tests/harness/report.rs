@@ -222,7 +222,9 @@ fn rank(sorted: &[f64], percent: usize) -> Option<f64> {
     sorted.get(place).copied()
 }
 
-fn commit() -> String {
+/// The commit that the sources are at, with `-dirty` where files differ from it. A run that is kept asks when it
+/// begins: what is changed while it goes on is not what ran.
+pub fn commit() -> String {
     let described = Command::new("git")
         .current_dir(folders::workspace())
         .args(["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"])
