@@ -18,6 +18,9 @@ pub(crate) enum Kind {
     PublisherFrozen,
     /// SIGKILL to a publisher whose requests are held on their way and reach the broker after its successor's.
     PublisherLateFrames,
+    /// SIGKILL to a publisher that no longer reaches Kafka, or no longer hears of it: what it has in hand is lost
+    /// with it, or was written and nobody knows.
+    PublisherKilledCutOff,
     /// SIGKILL to a broker, then it is started again.
     BrokerKilled,
     /// SIGSTOP to a broker, then SIGCONT.
@@ -50,12 +53,13 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// All of them.
-    pub(crate) const ALL: [Self; 19] = [
+    pub(crate) const ALL: [Self; 20] = [
         Self::TriageKilled,
         Self::TriageFrozen,
         Self::PublisherKilled,
         Self::PublisherFrozen,
         Self::PublisherLateFrames,
+        Self::PublisherKilledCutOff,
         Self::BrokerKilled,
         Self::BrokerFrozen,
         Self::LeaderMoved,
@@ -80,6 +84,7 @@ impl Kind {
             Self::PublisherKilled => "publisher_killed",
             Self::PublisherFrozen => "publisher_frozen",
             Self::PublisherLateFrames => "publisher_late_frames",
+            Self::PublisherKilledCutOff => "publisher_killed_cut_off",
             Self::BrokerKilled => "broker_killed",
             Self::BrokerFrozen => "broker_frozen",
             Self::LeaderMoved => "leader_moved",
@@ -101,7 +106,7 @@ impl Kind {
     pub(crate) fn is_publisher_crash(self) -> bool {
         matches!(
             self,
-            Self::PublisherKilled | Self::PublisherFrozen | Self::PublisherLateFrames
+            Self::PublisherKilled | Self::PublisherFrozen | Self::PublisherLateFrames | Self::PublisherKilledCutOff
         )
     }
 
@@ -110,7 +115,9 @@ impl Kind {
     pub(crate) fn recovery_max(self) -> Duration {
         let seconds = match self {
             Self::TriageKilled | Self::TriageFrozen => 20, // a session of the group, a rebalance, a start
-            Self::PublisherKilled | Self::PublisherFrozen | Self::PublisherLateFrames => 15, // a lease
+            Self::PublisherKilled | Self::PublisherFrozen | Self::PublisherLateFrames | Self::PublisherKilledCutOff => {
+                15
+            } // a lease
             Self::BrokerKilled | Self::BrokerFrozen | Self::LeaderMoved => 30, // the group forms anew
             Self::PostgresKilled | Self::PostgresRestarted | Self::PostgresSessionsEnded | Self::PostgresDiskFull => 15,
             // The group may have given up members that it did not hear of.

@@ -66,7 +66,9 @@ pub(crate) fn draw(seed: u64, count: usize, nodes: usize, kinds: &[Kind]) -> Vec
 fn draw_one(kind: Kind, nodes: usize, random: &mut StdRng) -> Fault {
     let victims = match kind {
         Kind::TriageKilled | Kind::TriageFrozen => one_of(&[&[0], &[1]], random),
-        Kind::PublisherKilled | Kind::PublisherFrozen | Kind::PublisherLateFrames => one_of(&[&[2], &[3]], random),
+        Kind::PublisherKilled | Kind::PublisherFrozen | Kind::PublisherLateFrames | Kind::PublisherKilledCutOff => {
+            one_of(&[&[2], &[3]], random)
+        }
         Kind::KafkaLostAck => PUBLISHERS.to_vec(),
         Kind::KafkaDelayed
         | Kind::KafkaCut
@@ -83,7 +85,9 @@ fn draw_one(kind: Kind, nodes: usize, random: &mut StdRng) -> Fault {
         | Kind::PostgresDiskFull => Vec::new(),
     };
     let lasts_ms = match kind {
-        Kind::TriageKilled | Kind::PublisherKilled | Kind::PublisherLateFrames => 0..2_000,
+        Kind::TriageKilled | Kind::PublisherKilled => 0..2_000,
+        // Long enough to have something in hand.
+        Kind::PublisherLateFrames | Kind::PublisherKilledCutOff => 200..1_500,
         // Beyond the moment at which the other instance has taken over.
         Kind::TriageFrozen | Kind::PublisherFrozen => 0..1_000,
         Kind::BrokerKilled | Kind::LeaderMoved => 0..1_500,

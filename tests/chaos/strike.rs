@@ -40,6 +40,7 @@ impl Target<'_> {
             Kind::TriageKilled | Kind::PublisherKilled => self.kill(fault).await,
             Kind::TriageFrozen | Kind::PublisherFrozen => self.freeze(fault).await,
             Kind::PublisherLateFrames => self.kill_with_frames_held(fault).await,
+            Kind::PublisherKilledCutOff => self.kill_cut_off(fault).await,
             Kind::BrokerKilled | Kind::BrokerFrozen | Kind::LeaderMoved => self.strike_broker(fault).await,
             Kind::PostgresKilled => self.restart_postgres(fault, Stop::Kill).await,
             Kind::PostgresRestarted => self.restart_postgres(fault, Stop::Fast).await,
@@ -103,6 +104,7 @@ impl Target<'_> {
             Ok(Seen::when(network.held(), |held| *held > 0))
         });
         held.await?;
+        tokio::time::sleep(fault.lasts).await; // more of them
         self.crew.kill(victim)?;
         let taken_over = self.probe(fault, Instant::now()).await?;
         network.hold_produce(false);
@@ -110,6 +112,23 @@ impl Target<'_> {
         let released = Instant::now();
         self.crew.enter(victim).await?;
         let recovery = taken_over.max(self.probe(fault, released).await?);
+        self.crew.ready(victim).await?;
+        Ok(recovery)
+    }
+
+    /// It may have what it is allowed to have in flight, and dies with it.
+    async fn kill_cut_off(&mut self, fault: &Fault) -> anyhow::Result<Duration> {
+        let victim = victim_of(fault)?;
+        self.crew.until_it_owns_some(victim).await?;
+        let network = &self.scene.networks[victim].kafka;
+        flow(network, fault.side, Flow::BlackHole);
+        tokio::time::sleep(fault.lasts).await; // a fault has a length, and no condition
+        self.crew.kill(victim)?;
+        let taken_over = self.probe(fault, Instant::now()).await;
+        network.both(Flow::Pass);
+        let back = Instant::now();
+        self.crew.enter(victim).await?;
+        let recovery = taken_over?.max(self.probe(fault, back).await?);
         self.crew.ready(victim).await?;
         Ok(recovery)
     }
