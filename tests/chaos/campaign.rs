@@ -98,6 +98,10 @@ pub(crate) async fn run(asked: Asked) -> anyhow::Result<Outcome> {
             for line in crew.states().await {
                 println!("       {line}");
             }
+            let missing = probes.missing(&scene).await;
+            for line in missing.unwrap_or_else(|error| vec![format!("{error:#}")]) {
+                println!("       {line}");
+            }
             return Err(error);
         }
     };

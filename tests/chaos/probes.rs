@@ -25,6 +25,8 @@ pub(crate) struct Probes {
     sent_at: SentAt,
     /// By bucket, a key that lies in it.
     keys: Vec<String>,
+    /// Keys of the last round by the id of their event.
+    last: Vec<(String, String)>,
     /// Events written so far.
     pub(crate) written: u64,
 }
@@ -38,6 +40,7 @@ impl Probes {
             tail: Tail::start(&scene.brokers, &scene.outputs(), sent_at.clone()).await?,
             sent_at,
             keys: keys_by_bucket(),
+            last: Vec::new(),
             written: 0,
         })
     }
@@ -52,10 +55,37 @@ impl Probes {
         self.tail.seen().unique()
     }
 
+    /// Where the events of the last round are that have not come out, for people who look for a cause.
+    pub(crate) async fn missing(&self, scene: &Scene<'_>) -> anyhow::Result<Vec<String>> {
+        let mut connection = scene.database.connect().await?;
+        let mut lines = Vec::new();
+        for (id, key) in &self.last {
+            if self.sent_at.take(id).is_none() {
+                continue;
+            }
+            let row: Option<String> = sqlx::query_scalar(
+                "select format('row %s, bucket %s, lane %s, %s, made at %s', id, bucket, lane, status, created_at) \
+                   from outbox_events where key = $1 and created_at > now() - interval '1 minute' \
+                  order by id desc limit 1",
+            )
+            .bind(key.as_bytes())
+            .fetch_optional(&mut connection)
+            .await?;
+            lines.push(format!(
+                "probe {id} of {key}: {}",
+                row.as_deref().unwrap_or("has no row")
+            ));
+        }
+        Ok(lines)
+    }
+
     /// Sends a round now and waits until all of it has come out; how long after `since` that was.
     pub(crate) async fn go_through(&mut self, since: Instant, within: Duration) -> anyhow::Result<Duration> {
+        self.last.clear();
         for (bucket, key) in self.keys.iter().enumerate() {
-            let record = probe(key, i32::try_from(bucket)? % PARTITIONS);
+            let id = Uuid::new_v4().to_string();
+            let record = probe(&id, key, i32::try_from(bucket)? % PARTITIONS);
+            self.last.push((id, key.clone()));
             self.sent_at.note(record.value.as_deref());
             self.writer.send(&record).context("send a probe")?;
             self.written += 1;
@@ -80,9 +110,9 @@ fn keys_by_bucket() -> Vec<String> {
     (0..BUCKETS).filter_map(key_in).collect()
 }
 
-fn probe(key: &str, partition: i32) -> Record {
+fn probe(event_id: &str, key: &str, partition: i32) -> Record {
     let envelope = json!({
-        "eventId": Uuid::new_v4(),
+        "eventId": event_id,
         "eventType": "triagemate.ingest.input-received",
         "eventVersion": 1,
         "occurredAt": clock::unix_millis() / 1_000,
