@@ -96,17 +96,21 @@ impl Relay {
         }
         tenancy.is_dirty = false;
         let queued: Vec<i64> = tenancy.queued.iter().copied().collect();
+        // What held a row may end on the way: a row that fails can be the last suspect of its topic. The key's next
+        // rows wait for it all the same.
+        let mut held = BTreeSet::new();
         for id in queued {
             let Some(tenancy) = self.tenancies.get(&bucket) else {
                 return true;
             };
             let Some(item) = tenancy.ring.get(&id) else { continue };
-            if tenancy.block_of(&item.event).is_some() {
+            if tenancy.block_of(&item.event).is_some() || held.contains(&item.event.lane_hash) {
                 continue;
             }
             let item = item.clone();
             match self.try_send(bucket, &item, None, now, commands) {
-                Ok(()) | Err(Hold::Row) => {}
+                Ok(()) => {}
+                Err(Hold::Row) => drop(held.insert(item.event.lane_hash)),
                 Err(Hold::Full) => {
                     if let Some(tenancy) = self.tenancies.get_mut(&bucket) {
                         tenancy.is_dirty = true;

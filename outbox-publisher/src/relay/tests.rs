@@ -284,6 +284,34 @@ fn followers_of_a_blocked_key_do_not_keep_its_topic_under_suspicion() {
     assert_eq!(healthy.lane, Lane::Main);
 }
 
+/// A seed of the simulation found it: the topic was under suspicion for a row of another key, whose next row failed for
+/// good and so ended the suspicion, in the midst of a look at what may be sent.
+#[test]
+fn rows_of_a_key_keep_their_order_when_a_suspicion_ends_between_them() {
+    // given: a refused row is with the probe, and rows of another key of its bucket wait for what becomes of it
+    let mut bench = Bench::new();
+    let suspect = (0..).map(|n| format!("key-{n}")).find(|key| bucket(key) == 1);
+    let suspect = suspect.expect("some key");
+    let other = (0..).map(|n| format!("other-{n}")).find(|key| bucket(key) == 1);
+    let other = other.expect("some key");
+    bench.write(1, &suspect);
+    let first = bench.go();
+    bench.report(first[0], REFUSED());
+    bench.write(2, &other);
+    let probed = bench.go();
+    assert_eq!((ids(&probed), probed[0].lane), (vec![1], Lane::Probe));
+
+    // when
+    bench.write(3, &suspect);
+    bench.fresh[0].headers = Some(vec![0xff]);
+    bench.write(4, &other);
+    let sent = bench.go();
+
+    // then
+    assert_eq!(bench.failed, [3]);
+    assert_eq!(ids(&sent)[..1], [2], "{sent:?}");
+}
+
 #[test]
 fn nothing_is_produced_once_the_lease_may_be_over_by_our_own_clock() {
     // given
