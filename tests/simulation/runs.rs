@@ -119,6 +119,18 @@ impl Summary {
         self.coverage.get(&part).cloned().unwrap_or_default()
     }
 
+    /// These seeds and more of them.
+    pub(crate) fn and(mut self, more: Self) -> Self {
+        self.seeds += more.seeds;
+        for (part, coverage) in more.coverage {
+            self.coverage.entry(part).or_default().merge(&coverage);
+        }
+        if let Some(failure) = more.failure {
+            self.note_failure(failure);
+        }
+        self
+    }
+
     fn note_failure(&mut self, failure: Failure) {
         let is_earlier = self.failure.as_ref().is_none_or(|known| failure.seed < known.seed);
         if is_earlier {

@@ -52,6 +52,7 @@ impl World {
                 1 => self.database_ahead + by,
                 _ => self.database_ahead - by,
             };
+            self.database_ahead_most = self.database_ahead_most.max(self.database_ahead);
             return;
         }
         let by = self.chance.pick(&[ms(5), ms(400), ms(4_000)]);

@@ -38,10 +38,11 @@ impl World {
         lost.map(|row| format!("LOST: row {} of event {} is {:?}", row.event.id, row.number, row.now))
     }
 
-    /// When everybody has left, nobody holds a lease but those whose last statement may have come after it, and theirs runs out.
+    /// When everybody has left, nobody holds a lease but those whose last statement may have come after it, and theirs
+    /// runs out.
     fn lease_left(&self) -> Option<String> {
         let is_over = self.publishers.iter().all(|publisher| !publisher.is_alive);
-        let end = self.database_clock() + self.config.lease;
+        let end = self.now + self.database_ahead_most + self.config.lease;
         let is_left = |holder: u64, until| !self.unheard.contains(&holder) || until > end;
         let mut leases = self.store.leases.iter().filter(|_| is_over);
         let (bucket, lease) = leases.find(|(_, lease)| lease.owner.is_some_and(|owner| is_left(owner, lease.until)))?;

@@ -52,6 +52,8 @@ pub(crate) struct World {
     pub(crate) wake_at: Vec<Duration>,
     /// How far the clock of the database's host is from where it began, against ours.
     pub(crate) database_ahead: Duration,
+    /// The most that it ever was: a lease may have been renewed by that clock.
+    pub(crate) database_ahead_most: Duration,
     /// What went wrong so far, and how much the seed has drawn.
     pub(crate) faults: Vec<Fault>,
     pub(crate) faults_drawn: usize,
@@ -100,6 +102,7 @@ impl World {
             database_crashes: 0,
             wake_at: vec![Duration::ZERO; setup.publishers],
             database_ahead: DATABASE_CLOCK,
+            database_ahead_most: DATABASE_CLOCK,
             faults: Vec::new(),
             faults_drawn: 0,
             rows_drawn: planned + setup.left_out.rows.len(),
