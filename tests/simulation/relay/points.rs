@@ -262,9 +262,9 @@ impl World {
             .collect();
         let is_settle = |question: &&Question| matches!(question, Question::Settle(_));
         let is_change = |question: &&Question| matches!(question, Question::Change(_));
-        state(under_way.iter().any(|q| is_settle(q)), "take-over: a settle under way");
+        state(under_way.iter().any(is_settle), "take-over: a settle under way");
         state(
-            under_way.iter().any(|q| is_change(q)),
+            under_way.iter().any(is_change),
             "take-over: a retry, park or fail under way",
         );
         let is_writing = |t: &crate::relay::rows::Transaction| t.phase == Phase::Running && t.inserted > 0;
