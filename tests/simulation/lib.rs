@@ -6,9 +6,9 @@
 //! |---|---|
 //! | [`campaign`] | many seeds, their coverage, and one seed again: what `make simulate` does |
 //! | [`trial`] | the same for a decision logic of your own |
-//! | [`relay`], [`intake`] | the two simulations, each from its rows to its judge |
-//! | [`shrink`] | the fewest faults and rows with which a seed still fails |
-//! | [`chance`], [`coverage`], [`runs`] | where all is drawn from, what was met, runs on two threads |
+//! | `relay`, `intake` | the two simulations, each from its rows to its judge |
+//! | `shrink` | the fewest faults and rows with which a seed still fails |
+//! | [`chance`], [`coverage`], `runs` | where all is drawn from, what was met, runs on two threads |
 //! | [`inbox`], [`outbox`] | the conformance suites of the ports, which Postgres passes as well |
 
 pub mod campaign;
