@@ -35,7 +35,7 @@ pub(crate) struct Rates {
 #[derive(Debug)]
 pub(crate) struct Load {
     feeder: Feeder,
-    library: JoinHandle<()>,
+    user: JoinHandle<()>,
     stop: CancellationToken,
 }
 
@@ -48,10 +48,10 @@ impl Load {
             most: u64::MAX,
         };
         let stop = CancellationToken::new();
-        let user = use_library(scene.database.clone(), scene.library.clone(), rates.rows, stop.clone());
+        let user = use_library(scene.database.clone(), scene.enqueued.clone(), rates.rows, stop.clone());
         Ok(Self {
             feeder: Feeder::start(writer, Inputs::new(seed, clock::unix_millis()), pace, None),
-            library: tokio::spawn(user),
+            user: tokio::spawn(user),
             stop,
         })
     }
@@ -59,7 +59,7 @@ impl Load {
     /// Ends the load and returns what was written to the input, by what it is.
     pub(crate) async fn stop(self) -> anyhow::Result<BTreeMap<Kind, u64>> {
         self.stop.cancel();
-        self.library.await?;
+        self.user.await?;
         self.feeder.stop().await
     }
 }

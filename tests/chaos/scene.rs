@@ -44,7 +44,7 @@ pub(crate) struct Scene<'s> {
     pub(crate) output: String,
     dead_letter: String,
     /// Where events of a library user go.
-    pub(crate) library: String,
+    pub(crate) enqueued: String,
     /// By service.
     pub(crate) networks: Vec<Networks<'s>>,
 }
@@ -99,7 +99,7 @@ impl<'s> Scene<'s> {
             input: topic("input", &[]).await?,
             output: topic("output", &[]).await?,
             dead_letter: topic("dead-letter", &[("max.message.bytes", "1114124")]).await?,
-            library: topic("library", &[]).await?,
+            enqueued: topic("library", &[]).await?,
             networks: networks.collect::<anyhow::Result<_>>()?,
         })
     }
@@ -173,13 +173,13 @@ impl<'s> Scene<'s> {
 
     /// Every topic that services write.
     pub(crate) fn outputs(&self) -> [&str; 3] {
-        [&self.output, &self.dead_letter, &self.library]
+        [&self.output, &self.dead_letter, &self.enqueued]
     }
 
     /// Waits until every replica of the cluster is in sync again, so that the next node may go.
     pub(crate) async fn until_in_sync(&self, within: Duration) -> anyhow::Result<()> {
         let nodes = self.kafka.nodes().len();
-        for topic in [&self.input, &self.output, &self.dead_letter, &self.library] {
+        for topic in [&self.input, &self.output, &self.dead_letter, &self.enqueued] {
             topics::until_in_sync(&self.brokers, topic, nodes, within).await?;
         }
         Ok(())
