@@ -281,7 +281,7 @@ impl World {
             if !self.broker.is_away {
                 all.push((Action::Topic(p, true), 5));
             }
-            if faults {
+            if faults || self.broker.is_away {
                 all.push((Action::Topic(p, false), 1));
             }
         }
