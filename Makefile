@@ -2,7 +2,7 @@
 #
 #   make demo     kills services on purpose and proves that nothing was lost
 #   make floor    measures both services against a bare client, on Apache Kafka
-#   make chaos    breaks everything under load: FAULTS=50 NODES=1|3 SEED=n RECORD=1, or OUTAGE=600 (seconds)
+#   make chaos    breaks everything under load: FAULTS=50 NODES=1|3 SEED=n ONLY=kind RECORD=1, or OUTAGE=600 (seconds)
 #   make test     every test but Compose's, on the stack that STACK names
 #   make hostile  a million records that nobody should write (RECORDS=n), by the triage service, on Apache Kafka
 #   make simulate SEEDS=n   thousands of schedules of the real loops; SEED=s runs one again, step by step
@@ -37,7 +37,7 @@ floor: tools postgres kafka
 chaos: tools postgres $(if $(filter auto kafka,$(STACK)),kafka)
 	cargo build --release
 	cargo run --release --quiet --package chaos $(if_containers) -- $(if $(OUTAGE),--outage $(OUTAGE),--faults $(or $(FAULTS),50)) \
-		--nodes $(or $(NODES),1) $(if $(SEED),--seed $(SEED)) $(if $(RECORD),--record)
+		--nodes $(or $(NODES),1) $(if $(SEED),--seed $(SEED)) $(ONLY:%=--only %) $(if $(RECORD),--record)
 
 # The services are built first: the scenarios run the real binaries. Scenarios mostly wait, so more of them
 # run at a time than small machines have cores, and fewer than large ones have: each may start servers.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use harness::folders;
 use harness::report::{self, Began, Faults};
 use harness::wait::{self, Seen};
@@ -31,11 +31,13 @@ const BEGIN_WITHIN: Duration = Duration::from_secs(60);
 const REST_WITHIN: Duration = Duration::from_secs(120);
 
 /// What was asked for.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Asked {
     pub(crate) faults: usize,
     pub(crate) nodes: usize,
     pub(crate) seed: u64,
+    /// Only these kinds; all if there are none.
+    pub(crate) only: Vec<Kind>,
 }
 
 /// Runs the whole campaign.
@@ -48,12 +50,7 @@ pub(crate) async fn run(asked: Asked) -> anyhow::Result<Outcome> {
         Some(_) => None,
         None => Some(Disk::under(&scene.database, scene.postgres).await?),
     };
-    let faults = plan::draw(
-        asked.seed,
-        asked.faults,
-        asked.nodes,
-        &kinds(asked.nodes, disk.is_some()),
-    );
+    let faults = plan::draw(asked.seed, asked.faults, asked.nodes, &kinds(&asked, disk.is_some())?);
     println!(
         "{} on {}: {} faults of seed {}; logs are in {}",
         stack.choice().kind.name(),
@@ -128,13 +125,20 @@ pub(crate) async fn run(asked: Asked) -> anyhow::Result<Outcome> {
 }
 
 /// What this stack can show.
-fn kinds(nodes: usize, has_disk: bool) -> Vec<Kind> {
+fn kinds(asked: &Asked, has_disk: bool) -> anyhow::Result<Vec<Kind>> {
     let can = |kind: &Kind| match kind {
-        Kind::LeaderMoved => nodes > 1,
+        Kind::LeaderMoved => asked.nodes > 1,
         Kind::PostgresDiskFull => has_disk,
         _ => true,
     };
-    Kind::ALL.into_iter().filter(can).collect()
+    let is_meant = |kind: &Kind| asked.only.is_empty() || asked.only.contains(kind);
+    let kinds: Vec<Kind> = Kind::ALL.into_iter().filter(can).filter(is_meant).collect();
+    ensure!(
+        !kinds.is_empty(),
+        "--only: none of these can be done on {} nodes",
+        asked.nodes
+    );
+    Ok(kinds)
 }
 
 async fn strike_all(mut target: Target<'_>, faults: &[Fault], began: &Began) -> anyhow::Result<Vec<Struck>> {

@@ -33,6 +33,7 @@ use clap::Parser;
 use harness::folders;
 
 use crate::campaign::Asked;
+use crate::kinds::Kind;
 use crate::outcome::Outcome;
 
 /// Breaks the services and what they stand on, and proves that nothing was lost.
@@ -50,6 +51,9 @@ struct Arguments {
     /// From which everything is drawn; another one at each run where it is not given.
     #[arg(long)]
     seed: Option<u64>,
+    /// Only faults of this kind; may be repeated.
+    #[arg(long, value_name = "KIND", value_parser = kind)]
+    only: Vec<Kind>,
     /// Appends the result to docs/chaos.md.
     #[arg(long)]
     record: bool,
@@ -63,7 +67,9 @@ async fn main() -> ExitCode {
         faults: arguments.faults,
         nodes: arguments.nodes,
         seed,
+        only: arguments.only,
     };
+    let again = again(&asked, arguments.outage);
     let done = async {
         tokio::select! {
             outcome = run(asked, arguments.outage) => tell(&outcome?, arguments.outage.is_some(), arguments.record),
@@ -76,14 +82,34 @@ async fn main() -> ExitCode {
         Err(error) => println!("FAILED: {error:#}"),
     }
     let logs = folders::logs().map_or_else(|error| format!("{error:#}"), |folder| folder.display().to_string());
+    println!("its logs are in {logs}; the same faults again:\n{again}");
+    ExitCode::FAILURE
+}
+
+fn kind(name: &str) -> Result<Kind, String> {
+    let known = || Kind::ALL.map(Kind::name).join(", ");
+    let found = Kind::ALL.into_iter().find(|kind| kind.name() == name);
+    found.ok_or_else(|| format!("no kind of fault; they are {}", known()))
+}
+
+/// The command that draws the same faults.
+fn again(asked: &Asked, outage: Option<u64>) -> String {
     let stack = std::env::var("STACK").unwrap_or_else(|_| "auto".to_owned());
-    println!("its logs are in {logs}; the same faults again:");
-    let what = arguments.outage.map_or_else(
+    let what = outage.map_or_else(
         || format!("FAULTS={}", asked.faults),
         |seconds| format!("OUTAGE={seconds}"),
     );
-    println!("make chaos {what} NODES={} SEED={seed} STACK={stack}", asked.nodes);
-    ExitCode::FAILURE
+    let only = match &asked.only[..] {
+        [] => String::new(),
+        kinds => format!(
+            " ONLY=\"{}\"",
+            kinds.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(" ")
+        ),
+    };
+    format!(
+        "make chaos {what} NODES={} SEED={}{only} STACK={stack}",
+        asked.nodes, asked.seed
+    )
 }
 
 async fn run(asked: Asked, outage: Option<u64>) -> anyhow::Result<Outcome> {
