@@ -4,5 +4,6 @@ mod doubt;
 mod errors;
 mod producer;
 mod record;
+mod stall;
 
 pub use producer::{BATCH_BYTES, KafkaBroker};

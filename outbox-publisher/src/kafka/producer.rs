@@ -23,6 +23,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::timeout;
 
 use super::doubt::{Doubt, is_refused, reach};
+use super::stall::{Patience, StallWatch};
 use super::{errors, record};
 use crate::domain::topic::{Lane, TopicFacts, TopicFault};
 use crate::ports::{Broker, BrokerFact, Outgoing, SendError};
@@ -42,6 +43,7 @@ pub struct KafkaBroker {
     facts: UnboundedSender<BrokerFact>,
     lanes: [Slot; 2],
     doubt: Arc<Doubt>,
+    patience: [Patience; 2],
 }
 
 /// Where the present life of a producer is.
@@ -60,6 +62,7 @@ struct Reports {
     is_closed: Arc<AtomicBool>,
     doubt: Arc<Doubt>,
     brokers: BrokerWatch,
+    stalls: StallWatch,
     facts: UnboundedSender<BrokerFact>,
 }
 
@@ -111,12 +114,19 @@ impl ClientContext for Reports {
     fn stats(&self, statistics: Statistics) {
         match self.brokers.see(&statistics) {
             Finding::Forgotten => self.close(FORGOTTEN),
-            // The other producer is idle for days: what it has in flight is watched by its acknowledgements.
-            Finding::Silent(since) if self.lane == Lane::Main => {
-                let trouble = format!("no broker of Kafka has answered in the last {} s", since.as_secs());
-                self.tell(self.doubt.explain(&trouble));
+            Finding::Silent(since) => {
+                self.stalls.excuse();
+                // The other producer is idle for days: what it has in flight is watched by its acknowledgements.
+                if self.lane == Lane::Main {
+                    let trouble = format!("no broker of Kafka has answered in the last {} s", since.as_secs());
+                    self.tell(self.doubt.explain(&trouble));
+                }
             }
-            Finding::Silent(_) | Finding::Well => {}
+            Finding::Well => {
+                if let Some(reason) = self.stalls.see(&statistics) {
+                    self.close(&reason);
+                }
+            }
         }
     }
 }
@@ -157,7 +167,11 @@ impl KafkaBroker {
             config.set("batch.size", BATCH_BYTES.to_string());
         }
         let doubt = Arc::new(Doubt::new());
-        let life = |lane| Life::new(&config, lane, 0, &facts, &doubt).map(|life| Arc::new(Mutex::new(Arc::new(life))));
+        let patience = <[Patience; 2]>::default();
+        let life = |lane| {
+            let life = Life::new(&config, lane, 0, &facts, &doubt, &patience[lane as usize])?;
+            anyhow::Ok(Arc::new(Mutex::new(Arc::new(life))))
+        };
         let lanes = [life(Lane::Main)?, life(Lane::Probe)?];
         let (slot, doubted, told) = (Arc::downgrade(&lanes[0]), Arc::clone(&doubt), facts.clone());
         std::thread::Builder::new()
@@ -170,6 +184,7 @@ impl KafkaBroker {
             facts,
             lanes,
             doubt,
+            patience,
         })
     }
 }
@@ -194,6 +209,7 @@ impl Life {
         generation: u64,
         facts: &UnboundedSender<BrokerFact>,
         doubt: &Arc<Doubt>,
+        patience: &Patience,
     ) -> anyhow::Result<Self> {
         let is_closed = Arc::new(AtomicBool::new(false));
         let doubt = Arc::clone(doubt);
@@ -203,6 +219,7 @@ impl Life {
             is_closed: Arc::clone(&is_closed),
             doubt,
             brokers: BrokerWatch::default(),
+            stalls: StallWatch::new(patience.clone()),
             facts: facts.clone(),
         };
         let producer = config.create_with_context(context).context("make a producer")?;
@@ -269,7 +286,7 @@ impl Broker for KafkaBroker {
             self.facts.clone(),
             Arc::clone(&self.lanes[lane as usize]),
         );
-        let doubt = Arc::clone(&self.doubt);
+        let (doubt, patience) = (Arc::clone(&self.doubt), self.patience[lane as usize].clone());
         // Ending a producer blocks.
         std::thread::spawn(move || {
             let old = Arc::clone(&slot.lock().expect("no holder panics"));
@@ -279,7 +296,7 @@ impl Broker for KafkaBroker {
             old.end();
             let generation = generation + 1;
             let life = loop {
-                match Life::new(&config, lane, generation, &facts, &doubt) {
+                match Life::new(&config, lane, generation, &facts, &doubt, &patience) {
                     Ok(life) => break life,
                     Err(error) => tracing::error!("producer not made, trying again: {error:#}"),
                 }
