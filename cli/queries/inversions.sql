@@ -1,13 +1,15 @@
 -- Records behind which stands one that they were to follow, or one that is not there yet although it is PENDING.
 -- Promised are: rows of one transaction, by id; rows whose writer serialised the key, by id; outcomes of one input
--- partition, by its offsets. Always within one topic and key; a null key promises nothing. Redriven rows come late on
--- purpose, FAILED ones not at all, and dead letters have no order among themselves. Offsets of two partitions cannot
--- be compared: keys move when partitions are added.
+-- partition, by its offsets; and rows whose transactions, as the later one of them knows, had ended before it was
+-- inserted. Always within one topic and key; a null key promises nothing. Redriven rows come late on purpose, FAILED
+-- ones not at all, and dead letters have no order among themselves. Offsets of two partitions cannot be compared: keys
+-- move when partitions are added. Nor can those of two topics of one name: where two rows of a topic come from one
+-- offset, the input was made again, and only what had ended tells which was first.
 with twice as (
     select topic, event_id, min(id) as id from checked_row group by topic, event_id having count(*) > 1
 ), placed as (
-    select r.topic, r.key_digest, r.id, r.xid, r.is_ordered, r.source_topic_id, r.source_partition, r.source_offset,
-           f.partition, f."offset"
+    select r.topic, r.key_digest, r.id, r.xid, r.ended_below, r.is_ordered, r.source_topic_id, r.source_partition,
+           r.source_offset, f.partition, f."offset"
       from checked_row r
       join checked_topic t on t.topic = r.topic and t.is_read
       left join twice d on d.topic = r.topic and d.event_id = r.event_id
@@ -16,7 +18,45 @@ with twice as (
        and (d.id is null or d.id = r.id) -- another row's first occurrence would be taken for its own
        and (f.event_id is not null or r.status = 'PENDING')
        and (f.event_id is null or f.partition = f.last_partition)
+), remade as (
+    select topic, source_topic_id, source_partition
+      from (select topic, source_topic_id, source_partition from placed
+             where source_topic_id is not null
+             group by topic, source_topic_id, source_partition, source_offset having count(*) > 1) again
+     group by 1, 2, 3
+), counted as ( -- which rows an input's offsets put in order
+    select p.*, p.is_ordered and p.source_topic_id is not null and r.topic is null as is_counted
+      from placed p
+      left join remade r on r.topic = p.topic and r.source_topic_id = p.source_topic_id
+                        and r.source_partition = p.source_partition
+), unlocked as ( -- keys of which the promises by number alone do not cover every pair: most work is spared
+    select topic, key_digest
+      from counted
+     group by topic, key_digest
+    having not bool_and(is_ordered and source_topic_id is null)
+       and not (bool_and(is_counted)
+                and min(source_topic_id) = max(source_topic_id) and min(source_partition) = max(source_partition))
+), steps as ( -- each row at its transaction, and once more, asking, at the first that it does not know to have ended
+    select topic, key_digest, id, partition, "offset", xid as turn, false as asks
+      from placed join unlocked using (topic, key_digest)
+    union all
+    select topic, key_digest, id, partition, "offset", ended_below, true
+      from placed join unlocked using (topic, key_digest)
+     where ended_below is not null and "offset" is not null
+), asked as (
+    select topic, id, partition, "offset", asks,
+           max(array["offset", id]) filter (where not asks and "offset" is not null) over (in_partition rows unbounded preceding) as highest,
+           min(id) filter (where not asks and "offset" is null) over (in_all rows unbounded preceding) as missing
+      from steps
+    window in_partition as (partition by topic, key_digest, partition order by turn, asks desc),
+           in_all as (partition by topic, key_digest order by turn, asks desc)
 ), ranked as (
+    -- Ids are drawn in the order of such transactions. Where they are not, the numbers are of two servers: a dump.
+    select topic, id, partition, "offset", case when highest[2] < id then highest end as highest,
+           case when missing < id then missing end as missing
+      from asked
+     where asks
+    union all
     select topic, id, partition, "offset",
            max(array["offset", id]) filter (where "offset" is not null) over (in_partition rows unbounded preceding) as highest,
            max(id) filter (where "offset" is null) over (in_all rows unbounded preceding) as missing
@@ -35,8 +75,8 @@ with twice as (
     select topic, id, partition, "offset",
            max(array["offset", id]) filter (where "offset" is not null) over (in_partition rows unbounded preceding),
            max(id) filter (where "offset" is null) over (in_all rows unbounded preceding)
-      from placed
-     where is_ordered and source_topic_id is not null
+      from counted
+     where is_counted
     window in_partition as (partition by topic, key_digest, source_topic_id, source_partition, partition
                             order by source_offset, id),
            in_all as (partition by topic, key_digest, source_topic_id, source_partition order by source_offset, id)

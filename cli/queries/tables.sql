@@ -45,7 +45,8 @@ create temporary table checked_row (
     is_ordered       boolean not null,
     is_redriven      boolean not null,
     is_dead_letter   boolean not null,
-    xid              xid8    not null,
+    xid              bigint  not null,
+    ended_below      bigint,           -- transactions below had ended when it was inserted
     source_topic_id  smallint,
     source_partition integer,
     source_offset    bigint,

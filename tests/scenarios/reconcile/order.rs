@@ -37,8 +37,8 @@ async fn rows(scene: &Scene) -> anyhow::Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// Writes rows to the output in the order given.
-async fn publish(scene: &Scene, rows: &[Row], order: &[usize]) -> anyhow::Result<()> {
+/// Writes rows to the output in the order given; where each one lies.
+async fn publish(scene: &Scene, rows: &[Row], order: &[usize]) -> anyhow::Result<Vec<(i32, i64)>> {
     let records = order.iter().map(|&n| Record {
         key: rows[n].key.clone(),
         value: rows[n].payload.clone(),
@@ -48,8 +48,7 @@ async fn publish(scene: &Scene, rows: &[Row], order: &[usize]) -> anyhow::Result
         ],
         ..Record::default()
     });
-    topics::produce(&scene.brokers, &scene.triage.output, records.collect()).await?;
-    Ok(())
+    topics::produce(&scene.brokers, &scene.triage.output, records.collect()).await
 }
 
 const SETTLE: &str = "update outbox_events set status = 'PUBLISHED', published_at = now() where status = 'PENDING'";
@@ -100,20 +99,18 @@ async fn a_record_that_overtook_a_pending_row_is_found_before_that_one_is_sent()
 
 #[tokio::test]
 async fn only_promised_pairs_count() -> anyhow::Result<()> {
-    // given: rows of two transactions without a lock, of a redriven one, of a null key, and two of one transaction
-    let (scene, _) = decided("recon-promises").await?;
-    scene
-        .run("delete from outbox_events; delete from decisions; delete from processed_events")
+    // given: rows of two transactions side by side, of a null key, and two of one transaction
+    let scene = library("recon-promises").await?;
+    let mut open = scene.connect().await?;
+    sqlx::raw_sql("begin; select outbox_enqueue(name, 'k', 'a', 'p') from output_topic")
+        .execute(&mut open)
         .await?;
-    name_topic(&scene).await?;
-    for statements in [
-        "begin; select outbox_enqueue(name, 'k', 'a', 'p') from output_topic; commit",
-        "begin; select outbox_enqueue(name, 'k', 'b', 'p') from output_topic; commit",
-        "begin; select outbox_enqueue(name, null, 'c', 'p') from output_topic; select outbox_enqueue(name, null, 'd', 'p') from output_topic; commit",
-        "begin; select outbox_enqueue(name, 'l', 'e', 'p') from output_topic; select outbox_enqueue(name, 'l', 'f', 'p') from output_topic; commit",
-    ] {
-        scene.run(statements).await?;
-    }
+    scene
+        .run("select outbox_enqueue(name, 'k', 'b', 'p') from output_topic")
+        .await?;
+    sqlx::raw_sql("commit").execute(&mut open).await?;
+    scene.run("begin; select outbox_enqueue(name, null, 'c', 'p') from output_topic; select outbox_enqueue(name, null, 'd', 'p') from output_topic; commit").await?;
+    scene.run("begin; select outbox_enqueue(name, 'l', 'e', 'p') from output_topic; select outbox_enqueue(name, 'l', 'f', 'p') from output_topic; commit").await?;
     let rows = rows(&scene).await?;
     scene.run(SETTLE).await?;
 
@@ -123,17 +120,103 @@ async fn only_promised_pairs_count() -> anyhow::Result<()> {
 
     // then: only the pair of one transaction and one key
     said.expect_wrong(&[("order-inverted", 1)]);
-    assert_eq!(
-        said.examples("order-inverted")[0]["row"],
-        rows[5].id,
-        "{:#}",
-        said.report
-    );
+    assert_eq!(said.examples("order-inverted")[0]["row"], rows[5].id);
     scene.stack.drop_database(&scene.database).await
 }
 
-/// The scene's output topic, for statements that are written down.
-async fn name_topic(scene: &Scene) -> anyhow::Result<()> {
+#[tokio::test]
+async fn a_row_follows_those_whose_transactions_it_knows_to_have_ended() -> anyhow::Result<()> {
+    // given: two rows of a key, one committed before the other was inserted; and two of another key, so too, while a
+    // transaction was open from before: of them the second does not know it
+    let scene = library("recon-ended").await?;
+    scene
+        .run("select outbox_enqueue(name, 'k', 'a', 'p') from output_topic")
+        .await?;
+    // Transactions of other databases count, too.
+    scene
+        .until(
+            "select count(*) from outbox_events where inserted_xid >= pg_snapshot_xmin(pg_current_snapshot())",
+            |running| running == 0,
+        )
+        .await?;
+    scene
+        .run("select outbox_enqueue(name, 'k', 'b', 'p') from output_topic")
+        .await?;
+    let mut open = scene.connect().await?;
+    sqlx::raw_sql("begin; select pg_current_xact_id()")
+        .execute(&mut open)
+        .await?;
+    for _ in 0..2 {
+        scene
+            .run("select outbox_enqueue(name, 'l', 'c', 'p') from output_topic")
+            .await?;
+    }
+    sqlx::raw_sql("commit").execute(&mut open).await?;
+    let rows = rows(&scene).await?;
+
+    // when: both pairs are swapped, at first without the one that was to come first
+    let look = async || reconcile(&scene, &["--topic", &scene.triage.output]).await;
+    publish(&scene, &rows, &[1, 3, 2]).await?;
+    let overtaken = look().await?;
+    let behind = publish(&scene, &rows, &[0]).await?[0].1;
+    scene.run(SETTLE).await?;
+    let swapped = look().await?;
+    // the numbers of a server that has run for long: the lower half of the second has begun anew
+    scene
+        .run(
+            "update outbox_events set inserted_xid = case event_type when 'a' then '8589934590' else '8589934593' end::xid8, \
+                    ended_below = case event_type when 'a' then '4294967000' else '4294967295' end::xid where key = 'k'",
+        )
+        .await?;
+    let after_years = look().await?;
+    // from before rows knew it
+    scene.run("update outbox_events set ended_below = null").await?;
+    let unknown = look().await?;
+
+    // then
+    let at = format!("is at {behind}");
+    for (said, what) in [(&overtaken, "is not there yet"), (&swapped, &at), (&after_years, &at)] {
+        said.expect_wrong(&[("order-inverted", 1)]);
+        let example = &said.examples("order-inverted")[0];
+        assert_eq!(example["row"], rows[1].id, "{example}");
+        let note = format!("was to follow row {}, which {what}", rows[0].id);
+        assert_eq!(example["note"], note);
+    }
+    unknown.expect_clean();
+    scene.stack.drop_database(&scene.database).await
+}
+
+/// What a dump carries into another server has transactions' numbers of the one that it came from.
+#[tokio::test]
+async fn numbers_of_two_servers_make_no_order() -> anyhow::Result<()> {
+    // given: a row with the numbers of a server that had run for longer, and one that was written after it
+    let scene = library("recon-dump").await?;
+    for row in ["a", "b"] {
+        let mut connection = scene.connect().await?;
+        sqlx::query("select outbox_enqueue(name, 'k', $1, 'p') from output_topic")
+            .bind(row)
+            .execute(&mut connection)
+            .await?;
+        connection.close().await?;
+    }
+    scene
+        .run("update outbox_events set inserted_xid = '1000000000000', ended_below = '3000000000' where event_type = 'a'")
+        .await?;
+    let rows = rows(&scene).await?;
+
+    // when
+    publish(&scene, &rows, &[0, 1]).await?;
+    scene.run(SETTLE).await?;
+    let said = reconcile(&scene, &["--topic", &scene.triage.output]).await?;
+
+    // then
+    said.expect_clean();
+    scene.stack.drop_database(&scene.database).await
+}
+
+/// A scene with an empty outbox, whose output topic is in a table, for statements that are written down.
+async fn library(test: &str) -> anyhow::Result<Scene> {
+    let scene = Scene::new(test, 1).await?;
     let mut connection = scene.connect().await?;
     sqlx::raw_sql("create table output_topic (name text)")
         .execute(&mut connection)
@@ -142,5 +225,6 @@ async fn name_topic(scene: &Scene) -> anyhow::Result<()> {
         .bind(&scene.triage.output)
         .execute(&mut connection)
         .await?;
-    Ok(connection.close().await?)
+    connection.close().await?;
+    Ok(scene)
 }
