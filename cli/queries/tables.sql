@@ -25,7 +25,9 @@ create temporary table checked_record (
     outbox_id    bigint,
     key_digest   bytea,
     value_digest bytea,
-    timestamp_ms bigint
+    timestamp_ms bigint,
+    is_marked    boolean not null, -- has a header that only our publisher writes
+    mentioned_id uuid              -- of one without: the event that its value says it is
 );
 create temporary table checked_first (
     topic          integer not null,

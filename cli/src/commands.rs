@@ -80,6 +80,10 @@ struct Reconcile {
     /// Rows that have been PENDING for longer are wrong; longer than an outage that you know of
     #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "10m")]
     pending_age: Duration,
+    /// Other producers write to the output topics, too: count their records apart. Only what has nothing of ours counts
+    /// as theirs: no header outbox-id or outbox-epoch, no event and no bytes of a row
+    #[arg(long)]
+    foreign_records: bool,
     /// How many of each finding are named
     #[arg(long, value_name = "N", default_value_t = 5)]
     examples: usize,
@@ -163,6 +167,7 @@ impl Reconcile {
         Ok(Question {
             window,
             pending_age: self.pending_age,
+            admits_foreign: self.foreign_records,
             examples_max: self.examples,
         })
     }

@@ -43,6 +43,8 @@ pub struct Question {
     pub window: Window,
     /// Rows that have been PENDING for longer are wrong.
     pub pending_age: Duration,
+    /// Whether others may write to the output topics.
+    pub admits_foreign: bool,
     /// How many of each finding are named.
     pub examples_max: usize,
 }
@@ -83,6 +85,7 @@ pub struct TopicRead {
 /// Only if it cannot be found out: what is wrong is in the answer.
 pub async fn reconcile(settings: &Settings, question: &Question, progress: &Progress) -> anyhow::Result<Answer> {
     let mut looks = looks::look(settings, &question.window, progress).await?;
+    looks.known.admits_foreign = question.admits_foreign;
     let mut findings = Findings::new(question.examples_max);
     progress.step("comparing records, claims and decisions");
     let intake = intake::judge(&mut looks, &question.window, &mut findings).await?;

@@ -70,6 +70,7 @@ pub enum Code {
     RowBehindFailed,
     KeyOnTwoPartitions,
     EventEnqueuedTwice,
+    ForeignRecord,
 }
 
 /// What a code says to people.
@@ -87,7 +88,7 @@ pub struct About {
 
 impl Code {
     /// All codes, in the order in which they are told.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 36] = [
         Self::OffsetPastUnclaimed,
         Self::OffsetPastEnd,
         Self::ClaimWithoutDecision,
@@ -123,6 +124,7 @@ impl Code {
         Self::RowBehindFailed,
         Self::KeyOnTwoPartitions,
         Self::EventEnqueuedTwice,
+        Self::ForeignRecord,
     ];
 
     /// Its name, class, meaning and remedy.
@@ -144,19 +146,25 @@ impl Code {
             Self::ClaimWithoutDecision => wrong(
                 "claim-without-decision",
                 "an event is claimed as decided and has no decision, though both are one transaction",
-                "somebody has deleted the decision or restored a part: restore it, or delete the claim and put the group \
-                 back to the record's offset, which decides it again under the same ids",
+                "somebody has deleted the decision or restored a part: restore it. Without a copy delete the outcome's row, \
+                 whose source_* is the claim's place, and the claim, and put the group back to the record's offset: it is \
+                 decided again under the same ids, and payload-differs names it, since an outcome says when it was made",
             ),
             Self::ClaimWithoutOutcome => wrong(
                 "claim-without-outcome",
                 "an event is claimed as decided and no outbox row carries its outcome",
-                "delete the claim and its decision (processed_events, decisions) and put the group back to the record's \
-                 offset: it is decided again under the same ids, so consumers that have seen the outcome drop it",
+                "delete from decisions where event_id = '...' and consumer_id = (select consumer_id from consumers where \
+                 name = 'CONSUMER'); delete from processed_events where event_id = '...' and consumer_id = (select \
+                 consumer_id from consumers where name = 'CONSUMER'); then put the group back to the record's offset, as \
+                 for offset-past-unclaimed: it is decided again under the same ids, so consumers that have seen the \
+                 outcome drop it, and payload-differs names it, since an outcome says when it was made",
             ),
             Self::ClaimWithoutDeadLetter => wrong(
                 "claim-without-dead-letter",
                 "a record is claimed as set aside and no outbox row carries its dead letter",
-                "delete the claim and put the group back to the record's offset: it is set aside again",
+                "delete from processed_events where event_id = '...' and consumer_id = (select consumer_id from consumers \
+                 where name = 'CONSUMER'); then put the group back to the record's offset, as for offset-past-unclaimed: \
+                 it is set aside again",
             ),
             Self::DeadLetterDiffers => wrong(
                 "dead-letter-differs",
@@ -193,7 +201,7 @@ impl Code {
                 "record-without-row",
                 "a record on an output topic has no outbox row: somebody else wrote it, or the row is lost",
                 "look at its headers: outbox-id and event-id name the lost row; without them another producer writes to \
-                 the topic. After a restore it is what the restore has lost (docs/operations.md)",
+                 the topic, and --foreign-records counts its records apart. After a restore it is what the restore has lost (docs/operations.md)",
             ),
             Self::KeyDiffers => wrong(
                 "key-differs",
@@ -305,6 +313,12 @@ impl Code {
                 "event ids that a writer has put into the outbox more than once: consumers drop the second one",
                 "give each event an id of its own",
             ),
+            Self::ForeignRecord => apart(
+                "foreign-record",
+                "records of other producers, which --foreign-records admits: no header outbox-id or outbox-epoch, no event \
+                 and no bytes of a row",
+                "",
+            ),
         }
     }
 
@@ -356,34 +370,4 @@ const fn apart(name: &'static str, meaning: &'static str, remedy: &'static str) 
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
-
-    #[test]
-    fn names_are_unique_and_kebab_case() {
-        let names: BTreeSet<_> = Code::ALL.iter().map(|code| code.name()).collect();
-        assert_eq!(names.len(), Code::ALL.len());
-        for name in names {
-            assert!(name.chars().all(|c| c.is_ascii_lowercase() || c == '-'), "{name}");
-        }
-    }
-
-    #[test]
-    fn what_is_wrong_says_what_to_do() {
-        for code in Code::ALL.into_iter().filter(|code| code.class() == Class::Wrong) {
-            assert!(!code.about().remedy.is_empty(), "{}", code.name());
-        }
-    }
-
-    /// Scripts rely on them.
-    #[test]
-    fn codes_keep_their_names() {
-        let table: String = Code::ALL
-            .iter()
-            .map(|code| format!("{:<26} {:?}\n", code.name(), code.class()))
-            .collect();
-        insta::assert_snapshot!(table);
-    }
-}
+mod tests;

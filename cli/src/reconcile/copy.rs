@@ -33,6 +33,11 @@ impl Rows {
         self.column(Some(&value.to_be_bytes()))
     }
 
+    /// A `boolean`.
+    pub fn boolean(&mut self, value: bool) -> &mut Self {
+        self.column(Some(&[u8::from(value)]))
+    }
+
     /// A `bigint`, or null.
     pub fn bigint(&mut self, value: Option<i64>) -> &mut Self {
         self.column(value.map(i64::to_be_bytes).as_ref().map(|bytes| &bytes[..]))

@@ -99,6 +99,8 @@ pub struct Knowledge {
     pub rows_from: Option<Millis>,
     /// The output topics, in the order of their numbers.
     pub outputs: Vec<Output>,
+    /// Others may write to them.
+    pub admits_foreign: bool,
 }
 
 /// A record on an output topic.
@@ -195,13 +197,16 @@ impl Knowledge {
         }
     }
 
-    /// A record without a row.
-    pub fn of_record_without_row(&self, place: Place, outbox_id: Option<i64>) -> Option<Code> {
+    /// A record without a row; foreign is what has nothing of ours.
+    pub fn of_record_without_row(&self, place: Place, outbox_id: Option<i64>, is_foreign: bool) -> Option<Code> {
         if !self.is_settled(place) {
             return None; // its row may have been written after the snapshot
         }
         if outbox_id.is_some_and(|id| id < self.rows_from_id) {
             return Some(Code::RowGone);
+        }
+        if is_foreign && self.admits_foreign {
+            return Some(Code::ForeignRecord);
         }
         Some(Code::RecordWithoutRow)
     }

@@ -16,7 +16,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use shared::config::KafkaSettings;
 use shared::kafka::{Role, client_config};
 
-use super::record::Record;
+use super::record::{Record, is_mark};
 use super::window::Millis;
 
 /// How long reading may stand still; a broker that restarts is back before.
@@ -329,5 +329,8 @@ fn record_of<'m>(message: &'m BorrowedMessage<'_>, topic: &'m str) -> Record<'m>
         value: message.payload(),
         event_id: last("event-id"),
         outbox_id: last("outbox-id"),
+        is_marked: message
+            .headers()
+            .is_some_and(|headers| headers.iter().any(|header| is_mark(header.key))),
     }
 }

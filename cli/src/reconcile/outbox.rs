@@ -52,7 +52,7 @@ pub async fn judge(
     let outbox = Outbox {
         rows: looks.rows,
         records,
-        published: records.saturating_sub(repeats),
+        published: records.saturating_sub(repeats + findings.of(Code::ForeignRecord)),
     };
     looks.outputs = outputs;
     Ok(outbox)
@@ -129,7 +129,8 @@ async fn judge_records(
     looks
         .store
         .records_without_row(|row| {
-            let code = known.of_record_without_row(place(row.topic, row.partition, row.offset), row.outbox_id);
+            let place = place(row.topic, row.partition, row.offset);
+            let code = known.of_record_without_row(place, row.outbox_id, row.is_foreign);
             if let Some(code) = code.filter(|_| window.has_time(row.timestamp_ms)) {
                 findings.add(code, || {
                     let mut example = Example::record(name(outputs, row.topic), row.partition, row.offset);

@@ -29,6 +29,8 @@ pub struct Record<'r> {
     pub event_id: Option<&'r [u8]>,
     /// Value of the last header `outbox-id`.
     pub outbox_id: Option<&'r [u8]>,
+    /// Whether it has a header that only our publisher writes, whatever is in it.
+    pub is_marked: bool,
 }
 
 impl Record<'_> {
@@ -53,6 +55,13 @@ impl Record<'_> {
         Uuid::try_parse(text(self.event_id)?).ok()
     }
 
+    /// The event that the value of a record without our marks says it is.
+    fn mentioned_id(&self) -> Option<Uuid> {
+        let value = self.value.filter(|_| !self.is_marked)?;
+        let envelope = Envelope::decode(value).ok()?;
+        Some(EventId::from_text(&envelope.event_id).0.as_uuid())
+    }
+
     /// Adds it as an input record.
     pub fn append_input(&self, rows: &mut Rows) {
         let event_id = self.claimed_id();
@@ -68,7 +77,7 @@ impl Record<'_> {
     /// Adds it as a record of the output topic with this number.
     pub fn append_output(&self, topic: i32, rows: &mut Rows) {
         let outbox_id = text(self.outbox_id).and_then(|id| id.parse().ok());
-        rows.row(8)
+        rows.row(10)
             .int(topic)
             .int(self.partition)
             .bigint(Some(self.offset))
@@ -76,8 +85,17 @@ impl Record<'_> {
             .bigint(outbox_id)
             .bytes(self.key.map(digest).as_ref().map(|digest| &digest[..]))
             .bytes(self.value.map(digest).as_ref().map(|digest| &digest[..]))
-            .bigint(self.timestamp);
+            .bigint(self.timestamp)
+            .boolean(self.is_marked)
+            .uuid(self.mentioned_id());
     }
+}
+
+/// Whether only our publisher writes a header of this name. An event id may be anybody's: consumers ask for one.
+pub fn is_mark(header: &str) -> bool {
+    ["outbox-id", "outbox-epoch"]
+        .iter()
+        .any(|mark| header.eq_ignore_ascii_case(mark))
 }
 
 fn text(header: Option<&[u8]>) -> Option<&str> {
@@ -103,6 +121,7 @@ mod tests {
             value,
             event_id: None,
             outbox_id: None,
+            is_marked: false,
         }
     }
 
@@ -119,6 +138,17 @@ mod tests {
             record(None).claimed_id(),
             EventId::of_record("t", 1, 2, Some(3), None, None)
         );
+    }
+
+    #[test]
+    fn only_a_record_without_our_marks_is_asked_which_event_it_is() {
+        let id = Uuid::from_u128(7);
+        let value = format!(r#"{{"eventId":"{id}","eventType":"t","occurredAt":1,"payload":{{}}}}"#);
+        let mut foreign = record(Some(value.as_bytes()));
+        assert_eq!(foreign.mentioned_id(), Some(id));
+        foreign.is_marked = true;
+        assert_eq!(foreign.mentioned_id(), None);
+        assert!(is_mark("outbox-id") && is_mark("Outbox-Epoch") && !is_mark("event-id"));
     }
 
     #[test]

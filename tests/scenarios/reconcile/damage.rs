@@ -111,7 +111,7 @@ const DAMAGES: [Damage; 11] = [
     ),
 ];
 
-const VICTIM: &str = "create table victim as \
+pub(super) const VICTIM: &str = "create table victim as \
       select p.event_id, e.id as row_id from processed_events p join outbox_events e \
           on e.source_topic_id = p.topic_id and e.source_partition = p.kafka_partition and e.source_offset = p.kafka_offset \
        where e.key = 'victim'; \
@@ -178,6 +178,70 @@ async fn records_that_no_row_has_are_named_by_their_place() -> anyhow::Result<()
     }
     assert_eq!(examples[0]["event_id"], "0e4f6a2b-3c1d-4e5f-8a9b-0c1d2e3f4a5b");
     assert_eq!(examples[1]["note"], "without an event-id");
+    scene.stack.drop_database(&scene.database).await
+}
+
+#[tokio::test]
+async fn records_of_other_producers_are_counted_and_none_of_ours_among_them() -> anyhow::Result<()> {
+    // given
+    let (scene, _) = system("recon-foreign", 100).await?;
+    let output = &scene.triage.output;
+    let published = reconcile(&scene, &[]).await?.report["published"].clone();
+    let reads = topics::read_all(&scene.brokers, output).await?;
+    let header = |name: &str, value: &str| (name.to_owned(), Some(value.as_bytes().to_vec()));
+    let with = |headers| Record {
+        headers,
+        ..Record::new("k", "{}")
+    };
+    let ours = Record {
+        key: reads[0].key.clone(),
+        value: reads[0].value.clone(),
+        ..Record::default()
+    };
+    let mut changed = ours.clone();
+    changed.value.as_mut().context("an outcome has a value")?.push(b' ');
+    let theirs = vec![
+        Record::new("k", "{}"),
+        Record {
+            value: None,
+            ..Record::new("k", "")
+        },
+        with(vec![header("event-id", &Uuid::new_v4().to_string())]),
+        with(vec![
+            header("event-id", "order 17"),
+            header("content-type", "text/plain"),
+        ]),
+    ];
+    let damaged = vec![
+        ours,    // without its headers
+        changed, // and with other bytes, in which its event id stands
+        with(vec![header("outbox-id", "\0")]),
+        with(vec![header("event-id", "0e4f6a2b"), ("outbox-epoch".to_owned(), None)]),
+        with(vec![
+            header("event-id", &Uuid::new_v4().to_string()),
+            header("Outbox-Id", "7"),
+        ]),
+    ];
+
+    // when
+    topics::produce(&scene.brokers, output, theirs).await?;
+    let unasked = reconcile(&scene, &[]).await?;
+    let asked = reconcile(&scene, &["--foreign-records"]).await?;
+    topics::produce(&scene.brokers, output, damaged).await?;
+    let with_damage = reconcile(&scene, &["--foreign-records"]).await?;
+
+    // then
+    unasked.expect_wrong(&[("record-without-row", 4)]);
+    asked.expect_clean();
+    assert_eq!(
+        asked.of_class("apart").get("foreign-record"),
+        Some(&4),
+        "{:#}",
+        asked.report
+    );
+    assert_eq!(asked.report["published"], published);
+    with_damage.expect_wrong(&[("record-without-row", 5)]);
+    assert_eq!(with_damage.of_class("apart").get("foreign-record"), Some(&4));
     scene.stack.drop_database(&scene.database).await
 }
 
@@ -252,7 +316,7 @@ async fn an_offset_pushed_forward_is_found() -> anyhow::Result<()> {
 }
 
 /// Sets the group's offsets, as kafka-consumer-groups.sh does.
-pub(super) async fn commit(scene: &Scene, offsets: Vec<(i32, i64)>) -> anyhow::Result<()> {
+pub(crate) async fn commit(scene: &Scene, offsets: Vec<(i32, i64)>) -> anyhow::Result<()> {
     let (brokers, group, topic) = (
         scene.brokers.clone(),
         scene.triage.group.clone(),

@@ -135,21 +135,27 @@ fn where_partitions_were_added_any_of_them_may_have_lost_a_record() {
 #[test]
 fn a_record_that_came_after_the_first_look_may_be_younger_than_the_snapshot() {
     let known = knowledge();
-    assert_eq!(known.of_record_without_row(at(99), None), Some(Code::RecordWithoutRow));
-    assert_eq!(known.of_record_without_row(at(100), None), None);
+    assert_eq!(
+        known.of_record_without_row(at(99), None, false),
+        Some(Code::RecordWithoutRow)
+    );
+    assert_eq!(known.of_record_without_row(at(100), None, false), None);
 }
 
 #[test]
 fn a_record_of_a_dropped_leaf_is_gone() {
     let mut known = knowledge();
     known.rows_from_id = 1_000;
-    assert_eq!(known.of_record_without_row(at(9), Some(999)), Some(Code::RowGone));
     assert_eq!(
-        known.of_record_without_row(at(9), Some(1_000)),
+        known.of_record_without_row(at(9), Some(999), false),
+        Some(Code::RowGone)
+    );
+    assert_eq!(
+        known.of_record_without_row(at(9), Some(1_000), false),
         Some(Code::RecordWithoutRow)
     );
     assert_eq!(
-        known.of_record_without_row(at(9), None),
+        known.of_record_without_row(at(9), None, false),
         Some(Code::RecordWithoutRow),
         "a stranger's"
     );
@@ -190,6 +196,16 @@ fn decided_again_after_retention_is_no_defect() {
         known.of_repeated(NOW - 20 * DAY, NOW, Code::DecidedTwice),
         Code::DecidedTwice
     );
+}
+
+#[test]
+fn a_foreign_record_is_wrong_unless_others_may_write() {
+    let mut known = knowledge();
+    let of = |known: &Knowledge, is_foreign| known.of_record_without_row(at(9), None, is_foreign);
+    assert_eq!(of(&known, true), Some(Code::RecordWithoutRow));
+    known.admits_foreign = true;
+    assert_eq!(of(&known, true), Some(Code::ForeignRecord));
+    assert_eq!(of(&known, false), Some(Code::RecordWithoutRow));
 }
 
 #[test]
@@ -237,7 +253,7 @@ proptest! {
         let (first_end, snapshot_rows, snapshot_settled, last_end) = (seen[0].1, seen[2].0, seen[2].2, seen[3].1);
         let known = with_edges(|edges| edges.settled = first_end);
         for record in snapshot_rows..last_end {
-            prop_assert_eq!(known.of_record_without_row(at(record), None), None, "record {}", record);
+            prop_assert_eq!(known.of_record_without_row(at(record), None, true), None, "record {}", record);
         }
         prop_assert!(snapshot_settled <= last_end, "every published row has its record");
     }

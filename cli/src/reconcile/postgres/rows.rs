@@ -56,7 +56,7 @@ rows! {
     /// `published_without_record.sql`
     WithoutRecord { topic: i32, event_id: Uuid, id: i64, made_ms: Millis, key: Option<Vec<u8>> }
     /// `records_without_row.sql`
-    Rowless { topic: i32, partition: i32, offset: i64, event_id: Option<Uuid>, outbox_id: Option<i64>, timestamp_ms: Option<Millis> }
+    Rowless { topic: i32, partition: i32, offset: i64, event_id: Option<Uuid>, outbox_id: Option<i64>, timestamp_ms: Option<Millis>, is_foreign: bool }
     /// `differing.sql`
     Differing { topic: i32, partition: i32, offset: i64, event_id: Uuid, id: i64, timestamp_ms: Option<Millis>, is_other_key: bool, is_other_payload: bool }
     /// `inversions.sql`
