@@ -4,7 +4,8 @@
 #   make floor    measures both services against a bare client, on Apache Kafka
 #   make chaos    breaks everything under load: FAULTS=50 NODES=1|3 SEED=n ONLY=kind RECORD=1, or OUTAGE=600 (seconds)
 #   make test     every test but Compose's, on the stack that STACK names
-#   make hostile  a million records that nobody should write (RECORDS=n), by the triage service, on Apache Kafka
+#   make hostile  a million records that nobody should write (RECORDS=n), by the triage service, and a hundred thousand
+#                 such outbox rows (ROWS=n), by the publisher, on Apache Kafka
 #   make simulate SEEDS=n   thousands of schedules of the real loops; SEED=s runs one again, step by step
 #   make check    formatting, lints, documentation, and the tests that need no stack
 #   make images       our container images; images-full compiles them inside, wherever it runs
@@ -48,6 +49,7 @@ test: tools postgres $(if $(filter auto kafka,$(STACK)),kafka) $(if $(filter con
 hostile: tools postgres kafka
 	cargo build --release
 	STACK=$(if $(filter env containers,$(STACK)),$(STACK),kafka) HOSTILE_RECORDS=$(or $(RECORDS),1000000) \
+	    HOSTILE_ROWS=$(or $(ROWS),100000) \
 	    cargo test --release --package system-tests $(if_containers) --test scenarios -- --nocapture hostile
 
 # FROM=s names the first seed, else one is drawn and printed. SHRUNK=1 shows what is left of a failing schedule,

@@ -13,7 +13,7 @@ use crate::config::KafkaSettings;
 pub use brokers::{BrokerWatch, FORGOTTEN, Finding, STATISTICS_INTERVAL_MS};
 pub(crate) use forbidden::check_properties;
 pub use log::log;
-pub use topics::{TopicError, TopicSpec, ensure_topics, topic_limits};
+pub use topics::{TopicError, TopicSpec, ensure_topics, is_topic_name, topic_limits};
 
 /// What a client is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

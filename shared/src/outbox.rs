@@ -25,9 +25,7 @@ use uuid::Uuid;
 
 use crate::hash;
 use crate::headers::Headers;
-
-/// Kafka's own limit for the name of a topic, in bytes.
-const TOPIC_BYTES_MAX: usize = 249;
+use crate::kafka::is_topic_name;
 
 /// An event to be published, before it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,8 +110,7 @@ impl NewEvent {
 
     fn check(&self) -> Result<(), EnqueueError> {
         let topic = &self.topic;
-        let is_legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-        if topic.is_empty() || topic.len() > TOPIC_BYTES_MAX || !topic.chars().all(is_legal) {
+        if !is_topic_name(topic) {
             return Err(EnqueueError::Topic {
                 event_id: self.event_id,
                 topic: topic.clone(),
@@ -135,7 +132,7 @@ impl NewEvent {
 #[derive(Debug, thiserror::Error)]
 pub enum EnqueueError {
     /// Kafka would refuse the topic's name. Nothing was sent to the database; the transaction is whole.
-    #[error("event {event_id}: topic {topic:?} is not 1 to 249 of the characters a-z A-Z 0-9 . _ -")]
+    #[error("event {event_id}: topic {topic:?} is not 1 to 249 of the characters a-z A-Z 0-9 . _ -, or it is . or ..")]
     Topic {
         /// Whose topic.
         event_id: Uuid,
@@ -263,7 +260,7 @@ mod tests {
 
     #[test]
     fn a_topic_that_kafka_would_refuse_is_refused_before_the_database() {
-        for topic in ["", "white space", "ümlaut", &"x".repeat(250)] {
+        for topic in ["", "white space", "ümlaut", &"x".repeat(250), ".", ".."] {
             let event = NewEvent::new(topic, "t", "{}");
             assert!(matches!(event.check(), Err(EnqueueError::Topic { .. })), "{topic}");
         }

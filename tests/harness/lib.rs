@@ -13,7 +13,7 @@
 //! | [`proxy`] | a network that delays, cuts, swallows answers and holds frames back |
 //! | [`certificates`] | an authority of our own, for servers that encrypt |
 //! | [`topics`], [`input`], [`feed`], [`tail`] | records written and read back; a realistic stream of them, at a rate; its outcomes |
-//! | [`hostile`] | a stream of records that nobody should write |
+//! | [`hostile`], [`hostile_rows`] | streams of records, and of outbox rows, that nobody should write |
 //! | [`wait`] | waiting for a condition on a value, with a deadline |
 //! | [`invariants`], [`report`] | what must hold at the end; the facts for people and machines |
 //!
@@ -26,6 +26,7 @@ pub mod docker;
 pub mod feed;
 pub mod folders;
 pub mod hostile;
+pub mod hostile_rows;
 pub mod input;
 pub mod invariants;
 pub mod kafka;

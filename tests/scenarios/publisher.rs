@@ -7,6 +7,7 @@
 //! | [`refusals`] | what the broker refuses: a record, a batch, a whole topic |
 //! | [`missing`] | a topic that is not there, and then is |
 //! | [`unsendable`] | rows that no broker would take |
+//! | [`hostile`] | thousands of generated ones that nobody should write |
 //! | [`takeover`] | publishers that die, stall or come back |
 //! | [`faults`] | Postgres or Kafka away, slow or silent |
 //! | [`unheard`] | brokers that a client has forgotten, or of which it hears nothing |
@@ -15,6 +16,7 @@
 mod cost;
 mod encrypted;
 mod faults;
+mod hostile;
 mod missing;
 mod publishing;
 pub(crate) mod refusals;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use shared::hash;
 use shared::headers::Headers;
+use shared::kafka::is_topic_name;
 use uuid::Uuid;
 
 /// A row of the outbox that waits to be published.
@@ -37,7 +38,7 @@ pub struct OutboxEvent {
     pub tracestate: Option<String>,
 }
 
-/// What the headers added by the publisher and the record's framing may take at most.
+/// What the rest of the publisher's headers and the record's framing may take at most.
 const OVERHEAD_BYTES: usize = 512;
 
 /// A fault of the row itself: sending it cannot help.
@@ -64,13 +65,19 @@ pub enum Unsendable {
         expected: i32,
     },
     /// The stored headers cannot be read.
-    #[error("headers: {0}")]
+    #[error("headers: {0}: write them in the form that outbox_headers() shows, or leave them null")]
     Headers(String),
     /// Kafka has no topic of such a name.
-    #[error("topic name {0:?} is not one that Kafka accepts")]
+    #[error(
+        "topic {0:?} is no name that Kafka accepts (1 to 249 of a-z A-Z 0-9 . _ -, and neither . nor ..): enqueue the \
+         event again for another one"
+    )]
     TopicName(String),
     /// The topic refuses records of this size.
-    #[error("record of {size_bytes} bytes is over the topic's limit of {limit_bytes} (max.message.bytes)")]
+    #[error(
+        "record of {size_bytes} bytes is over the topic's limit of {limit_bytes} (max.message.bytes): raise that, or \
+         enqueue a smaller one"
+    )]
     TooLarge {
         /// Key, payload, headers and framing.
         size_bytes: usize,
@@ -101,6 +108,7 @@ impl OutboxEvent {
             + len(&self.headers)
             + self.event_type.len()
             + self.content_type.len()
+            + self.traceparent.as_ref().map_or(0, String::len)
             + self.tracestate.as_ref().map_or(0, String::len)
             + OVERHEAD_BYTES
     }
@@ -124,8 +132,7 @@ impl OutboxEvent {
                 expected,
             });
         }
-        let is_legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-        if self.topic.is_empty() || self.topic.len() > 249 || !self.topic.chars().all(is_legal) {
+        if !is_topic_name(&self.topic) {
             return Err(Unsendable::TopicName(self.topic.clone()));
         }
         if let Some(stored) = &self.headers {

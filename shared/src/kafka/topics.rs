@@ -13,6 +13,15 @@ use crate::config::KafkaSettings;
 
 type Admin = AdminClient<DefaultClientContext>;
 
+/// Kafka's own limit for the name of a topic, in bytes.
+const NAME_BYTES_MAX: usize = 249;
+
+/// Whether Kafka takes this as a topic's name.
+pub fn is_topic_name(name: &str) -> bool {
+    let is_legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    (1..=NAME_BYTES_MAX).contains(&name.len()) && name.chars().all(is_legal) && name != "." && name != ".."
+}
+
 /// A topic that must exist.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicSpec {
