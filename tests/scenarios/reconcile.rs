@@ -9,14 +9,16 @@
 //! | [`order`] | a topic that was written in the right order, and in a wrong one |
 //! | [`gone`] | what retention has removed, and windows |
 //! | [`restored`] | a database that is older than Kafka |
+//! | [`remedies`] | what a finding prints as its remedy, typed |
 //! | [`refusals`] | what cannot be found out is no verdict |
 
 mod clean;
-mod damage;
+pub(crate) mod damage;
 mod gone;
 mod live;
 mod order;
 mod refusals;
+pub(crate) mod remedies;
 mod restored;
 
 use std::collections::BTreeMap;
