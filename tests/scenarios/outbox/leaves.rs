@@ -156,8 +156,9 @@ async fn without_the_lock_a_redrive_between_scan_and_drop_would_lose_the_row() -
     assert_eq!(redrive(&mut outbox.connect().await?, row).await?, 1);
     keeper
         .plain(
-            "insert into outbox_failed_archive select e.*, clock_timestamp() from outbox_events_000000000000 e \
-             where status = 'FAILED'; drop table outbox_events_000000000000",
+            "insert into outbox_failed_archive (bucket, id, lane_hash, event_id, topic, event_type) \
+             select bucket, id, lane_hash, event_id, topic, event_type from outbox_events_000000000000 \
+              where status = 'FAILED'; drop table outbox_events_000000000000",
         )
         .await?;
     keeper.commit().await?;
