@@ -4,7 +4,7 @@
 -- inserted. Always within one topic and key; a null key promises nothing. Redriven rows come late on purpose, FAILED
 -- ones not at all, and dead letters have no order among themselves. Offsets of two partitions cannot be compared: keys
 -- move when partitions are added. Nor can those of two topics of one name: where two rows of a topic come from one
--- offset, the input was made again, and only what had ended tells which was first.
+-- offset, the input was made again.
 with twice as (
     select topic, event_id, min(id) as id from checked_row group by topic, event_id having count(*) > 1
 ), placed as (
@@ -29,19 +29,17 @@ with twice as (
       from placed p
       left join remade r on r.topic = p.topic and r.source_topic_id = p.source_topic_id
                         and r.source_partition = p.source_partition
-), unlocked as ( -- keys of which the promises by number alone do not cover every pair: most work is spared
-    select topic, key_digest
-      from counted
-     group by topic, key_digest
-    having not bool_and(is_ordered and source_topic_id is null)
-       and not (bool_and(is_counted)
-                and min(source_topic_id) = max(source_topic_id) and min(source_partition) = max(source_partition))
+), free as ( -- rows of library users, of keys where not each of them took the lock; outcomes have their offsets
+    select * from placed
+      join (select topic, key_digest from placed where source_topic_id is null
+             group by topic, key_digest having not bool_and(is_ordered)) unlocked using (topic, key_digest)
+     where source_topic_id is null
 ), steps as ( -- each row at its transaction, and once more, asking, at the first that it does not know to have ended
     select topic, key_digest, id, partition, "offset", xid as turn, false as asks
-      from placed join unlocked using (topic, key_digest)
+      from free
     union all
     select topic, key_digest, id, partition, "offset", ended_below, true
-      from placed join unlocked using (topic, key_digest)
+      from free
      where ended_below is not null and "offset" is not null
 ), asked as (
     select topic, id, partition, "offset", asks,
