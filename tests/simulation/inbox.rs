@@ -56,6 +56,7 @@ macro_rules! inbox_cases {
             a_take_over_under_way_is_waited_for_and_lost_to_its_commit
             a_take_over_under_way_is_waited_for_and_won_when_it_is_given_up
             a_claim_waits_for_a_take_over_under_way_and_loses
+            who_waited_for_a_claim_has_the_later_rows
             a_data_error_stores_nothing_and_frees_the_claims
             rows_are_there_after_the_commit_in_the_order_given
             a_transaction_whose_connection_is_cut_stores_nothing_and_frees_its_claims
@@ -191,6 +192,24 @@ pub async fn a_claim_under_way_is_waited_for_and_lost_to_its_commit<S: Subject>(
     let expected = [claim(1, 1), claim(2, 3)];
     assert_eq!(seen_by(&mut second, &[1, 2]).await, expected.each_ref().map(standing));
     second.commit().await.expect("it commits");
+}
+
+/// The order of a key rests on it: the first has an earlier record of the key, whatever began before.
+pub async fn who_waited_for_a_claim_has_the_later_rows<S: Subject>(store: &S) {
+    let (mut second, mut first) = (begin(store).await, begin(store).await);
+    first.claim(&[claim(1, 1)]).await.expect("it is free");
+    let wanted = [claim(1, 1), claim(2, 2)];
+    let ours = {
+        let mut waiting = pin!(second.claim(&wanted));
+        assert!(store.waits(&mut waiting).await);
+        first.append(&[], &[row(1)]).await.expect("rows are taken");
+        first.commit().await.expect("it commits");
+        waiting.await.expect("the way is free")
+    };
+    assert_eq!(ours, [id(2)]);
+    second.append(&[], &[row(2)]).await.expect("rows are taken");
+    second.commit().await.expect("it commits");
+    assert_eq!(store.appended().await, [1, 2]);
 }
 
 pub async fn a_claim_under_way_is_waited_for_and_won_when_it_is_given_up<S: Subject>(store: &S) {

@@ -77,3 +77,34 @@ impl InUse<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use shared::config::DatabaseSettings;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn pauses_between_attempts_to_connect_differ() {
+        // given: nothing listens there
+        let options = "postgres://nobody@127.0.0.1:1/none".parse().expect("an address");
+        let session = Session::new(&DatabaseSettings::default());
+        let slots = (0..40).map(|_| Slot::new(PgConnectOptions::clone(&options), session, Duration::from_secs(10)));
+        let slots: Vec<Slot> = slots.collect();
+
+        // when: forty instances lose the server together
+        let began = Instant::now();
+        let attempts = slots.iter().map(async |slot| {
+            assert!(matches!(slot.open().await, Err(StoreError::Lost(_))));
+            began.elapsed()
+        });
+        let returned = futures_util::future::join_all(attempts).await;
+
+        // then: they do not return together
+        let (first, last) = (returned.iter().min(), returned.iter().max());
+        let apart = *last.expect("forty") - *first.expect("forty");
+        assert!(apart > RECONNECT_PAUSE / 4, "all within {apart:?}");
+    }
+}

@@ -1,6 +1,7 @@
 //! The relay between a store and a broker that do what the test says.
 
 mod lease;
+mod order;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

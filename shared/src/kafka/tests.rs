@@ -89,6 +89,22 @@ fn properties_override_defaults_and_never_what_the_guarantees_stand_on() {
 }
 
 #[test]
+fn what_order_and_delivery_stand_on_is_set_for_each_role() {
+    let producer = client_config(&with(&[]), Role::Producer);
+    for (name, value) in [
+        ("enable.idempotence", "true"),
+        ("acks", "all"),
+        ("message.timeout.ms", "0"),
+        ("enable.gapless.guarantee", "true"),
+    ] {
+        assert_eq!(producer.get(name), Some(value), "{name}");
+    }
+    let consumer = client_config(&with(&[]), Role::Consumer);
+    assert_eq!(consumer.get("enable.auto.offset.store"), Some("false"));
+    assert_eq!(consumer.get("auto.offset.reset"), Some("earliest"));
+}
+
+#[test]
 fn librdkafka_takes_the_settings_of_each_role() {
     for properties in [&[][..], &[("group.protocol", "consumer")]] {
         for role in [Role::Consumer, Role::Producer, Role::Admin] {

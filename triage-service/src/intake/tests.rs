@@ -1,7 +1,8 @@
-//! The state machine and its transactions: interleavings, and the laws over many of them.
+//! The state machine, its transactions and its loop: interleavings, and the laws over many of them.
 
 mod laws;
 mod machine;
+mod outage;
 mod store;
 mod transaction;
 
