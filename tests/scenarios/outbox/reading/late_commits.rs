@@ -179,6 +179,13 @@ async fn copy_has_its_xid_before_its_first_id() -> anyhow::Result<()> {
             .connection
             .copy_in_raw("copy outbox_events (lane_hash, bucket, event_id, topic, key, event_type, payload) from stdin")
             .await?;
+        // The server asks for rows before it runs the triggers of the statement: they have run once it waits for one.
+        let waiting = "select count(*) from pg_stat_activity where datname = current_database() \
+                       and query like 'copy outbox_events%' and state = 'active' and wait_event = 'ClientRead'";
+        wait::until("the COPY to wait for a row", Duration::from_secs(10), || async {
+            Ok(Seen::when(outbox.number(waiting).await?, |count| *count == 1))
+        })
+        .await?;
         let mut observer = outbox.connect().await?;
         let has_xid: bool = sqlx::query_scalar("select backend_xid is not null from pg_stat_activity where pid = $1")
             .bind(pid)
