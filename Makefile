@@ -7,6 +7,7 @@
 #   make hostile  a million records that nobody should write (RECORDS=n), by the triage service, and a hundred thousand
 #                 such outbox rows (ROWS=n), by the publisher, on Apache Kafka
 #   make simulate SEEDS=n   thousands of schedules of the real loops; SEED=s runs one again, step by step
+#   make mutants  changes that would each break a guarantee, and the test that finds each (ONLY=part, FAST=1)
 #   make check    formatting, lints, documentation, and the tests that need no stack
 #   make images       our container images; images-full compiles them inside, wherever it runs
 #   make up       everything in containers, with a stream and, where they can be had, Prometheus and Grafana
@@ -24,7 +25,7 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 containers := --features system-tests/containers
 if_containers := $(if $(filter containers,$(STACK)),$(containers))
 
-.PHONY: demo floor chaos test hostile simulate check images images-full up down observe-check compose-test tools postgres kafka
+.PHONY: demo floor chaos test hostile simulate mutants check images images-full up down observe-check compose-test tools postgres kafka
 
 demo: tools postgres $(if $(filter kafka,$(STACK)),kafka)
 	cargo build --release
@@ -58,6 +59,11 @@ simulate: tools
 	cargo run --release --quiet --package simulation -- \
 	  $(if $(SEED),--seed $(SEED) $(if $(SHRUNK),--shrunk),--seeds $(or $(SEEDS),1000) $(if $(FROM),--from $(FROM))) \
 	  $(if $(WITHOUT),--without $(WITHOUT))
+
+# ONLY=part takes those whose name holds it, FAST=1 those whose tests start none of our services.
+mutants: tools postgres $(if $(FAST),,kafka)
+	STACK=$(if $(FAST),embedded,kafka) cargo run --release --quiet --package mutants -- \
+	  $(if $(ONLY),--only $(ONLY)) $(if $(FAST),--fast)
 
 check: tools
 	cargo fmt --all --check
