@@ -17,6 +17,9 @@ use uuid::Uuid;
 use crate::feed::SentAt;
 use crate::topics;
 
+/// A consumer that has heard nothing for so long is replaced; whoever waits, waits longer.
+const QUIET_MAX: Duration = Duration::from_secs(8);
+
 /// A consumer of the output topics on its own thread. It ends when this value is dropped.
 #[derive(Debug)]
 pub struct Tail {
@@ -68,21 +71,11 @@ impl Tail {
                 wanted.add_partition_offset(topic, reach.partition, Offset::Beginning)?;
             }
         }
-        let consumer: BaseConsumer = ClientConfig::new()
-            .set("bootstrap.servers", brokers)
-            .set("group.id", "tail-reads-without-a-group")
-            .set("enable.auto.commit", "false")
-            .set("fetch.wait.max.ms", "50") // the mock cluster answers an empty fetch no sooner
-            .set("socket.timeout.ms", "3000") // a broker that hangs would else hold it for a minute
-            .set("reconnect.backoff.max.ms", "500") // a broker that was away is noticed soon
-            .set("log_level", "0") // the end of the brokers is no news
-            .create()
-            .context("make the consumer of the outcomes")?;
-        consumer.assign(&wanted)?;
+        let reader = Reader::new(brokers, wanted)?;
         let (seen, stop) = (Arc::new(Seen::default()), Arc::new(AtomicBool::new(false)));
         let thread = std::thread::spawn({
             let (seen, stop) = (Arc::clone(&seen), Arc::clone(&stop));
-            move || consume(&consumer, &seen, &sent_at, &stop)
+            move || consume(reader, &seen, &sent_at, &stop)
         });
         Ok(Self {
             seen,
@@ -122,15 +115,71 @@ impl Drop for Tail {
     }
 }
 
-fn consume(consumer: &BaseConsumer, seen: &Seen, sent_at: &SentAt, stop: &AtomicBool) {
+/// A consumer, and from where another one would go on.
+struct Reader {
+    config: ClientConfig,
+    consumer: BaseConsumer,
+    next: TopicPartitionList,
+    heard_at: Instant,
+}
+
+impl Reader {
+    fn new(brokers: &str, from: TopicPartitionList) -> anyhow::Result<Self> {
+        let mut config = ClientConfig::new();
+        config
+            .set("bootstrap.servers", brokers)
+            .set("group.id", "tail-reads-without-a-group")
+            .set("enable.auto.commit", "false")
+            .set("fetch.wait.max.ms", "50") // the mock cluster answers an empty fetch no sooner
+            .set("socket.timeout.ms", "3000") // a broker that hangs would else hold it for a minute
+            .set("reconnect.backoff.max.ms", "500") // a broker that was away is noticed soon
+            .set("log_level", "0"); // the end of the brokers is no news
+        Ok(Self {
+            consumer: Self::begin(&config, &from)?,
+            config,
+            next: from,
+            heard_at: Instant::now(),
+        })
+    }
+
+    fn begin(config: &ClientConfig, from: &TopicPartitionList) -> anyhow::Result<BaseConsumer> {
+        let consumer: BaseConsumer = config.create().context("make the consumer of the outcomes")?;
+        consumer.assign(from)?;
+        Ok(consumer)
+    }
+
+    /// What came within a moment, if anything.
+    fn read<T>(&mut self, take: impl FnOnce(&BorrowedMessage<'_>) -> T) -> Option<T> {
+        // An error is a broker that is away for a moment; whoever waits for a record has a deadline.
+        if let Some(Ok(record)) = self.consumer.poll(Duration::from_millis(50)) {
+            self.heard_at = Instant::now();
+            let next = Offset::Offset(record.offset() + 1);
+            let place = self.next.find_partition(record.topic(), record.partition());
+            place.expect("it was assigned").set_offset(next).expect("an offset");
+            return Some(take(&record));
+        }
+        // A client may have forgotten every broker when a single one was away for a moment (librdkafka's issue
+        // 5301); the services notice it by their statistics.
+        if self.heard_at.elapsed() > QUIET_MAX {
+            self.heard_at = Instant::now();
+            match Self::begin(&self.config, &self.next) {
+                Ok(consumer) => self.consumer = consumer,
+                Err(error) => eprintln!("the consumer of the outcomes is not made anew: {error:#}"),
+            }
+        }
+        None
+    }
+}
+
+fn consume(mut reader: Reader, seen: &Seen, sent_at: &SentAt, stop: &AtomicBool) {
     let mut ids = HashSet::new();
     while !stop.load(Ordering::Acquire) {
-        // An error is a broker that is away for a moment; whoever waits for a record has a deadline.
-        let Some(Ok(record)) = consumer.poll(Duration::from_millis(50)) else {
+        let Some((event_id, source)) = reader.read(|record| (event_id(record), source_event_id(record.payload())))
+        else {
             continue;
         };
         let now = Instant::now();
-        let Some(event_id) = event_id(&record) else { continue };
+        let Some(event_id) = event_id else { continue };
         if !ids.insert(event_id) {
             seen.repeats.fetch_add(1, Ordering::Relaxed);
             continue;
@@ -139,7 +188,7 @@ fn consume(consumer: &BaseConsumer, seen: &Seen, sent_at: &SentAt, stop: &Atomic
             let mut times = seen.times.lock().unwrap_or_else(PoisonError::into_inner);
             *times = Some((times.map_or(now, |(first, _)| first), now));
         }
-        if let Some(at) = source_event_id(record.payload()).and_then(|id| sent_at.take(&id)) {
+        if let Some(at) = source.and_then(|id| sent_at.take(&id)) {
             let latency = now.duration_since(at).as_secs_f64() * 1_000.0;
             seen.latencies_ms
                 .lock()
