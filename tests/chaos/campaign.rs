@@ -12,10 +12,11 @@ use serde_json::Value;
 use sqlx::Connection;
 
 use crate::bounds::{Facts, Reconciled, Struck};
+use crate::clues;
 use crate::crew::{Crew, Supervisor};
 use crate::disk::Disk;
 use crate::kinds::Kind;
-use crate::load::{Load, Rates};
+use crate::load::{self, Load, Rates};
 use crate::outcome::{Outcome, Told};
 use crate::plan::{self, Fault};
 use crate::probes::Probes;
@@ -95,9 +96,7 @@ pub(crate) async fn run(asked: Asked) -> anyhow::Result<Outcome> {
     let struck = match strike_all(target, &faults, &began).await {
         Ok(struck) => struck,
         Err(error) => {
-            for line in crew.states().await {
-                println!("       {line}");
-            }
+            clues::tell(&scene.database, &crew).await;
             let missing = probes.missing(&scene).await;
             for line in missing.unwrap_or_else(|error| vec![format!("{error:#}")]) {
                 println!("       {line}");
@@ -200,11 +199,14 @@ async fn end(
         "       the load has ended after {} records",
         written.values().sum::<u64>()
     );
-    until_done(scene).await?;
+    if let Err(error) = until_done(scene).await {
+        clues::tell(&scene.database, crew).await;
+        return Err(error);
+    }
     drop(supervisor);
     crew.exit().await?;
     let mut verdict = scene.audit().run().await?;
-    harness::feed::compare(&mut verdict, &written);
+    load::compare(&mut verdict, &mut written);
     let (attempts, failed) = burnt(scene).await?;
     Ok(Facts {
         verdict,

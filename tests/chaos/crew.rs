@@ -132,18 +132,23 @@ impl Crew {
         lock(&self.ended).clone()
     }
 
-    /// What readiness says of everybody, for people who look for a cause.
+    /// What readiness and the publishers' gauges say of everybody, for people who look for a cause.
     pub(crate) async fn states(&self) -> Vec<String> {
         let mut lines = Vec::new();
         for (place, name) in NAMES.iter().enumerate() {
-            let line = match self.at(place) {
-                None => "does not run".to_owned(),
-                Some(running) => match running.get("/readyz").await {
+            let Some(running) = self.at(place) else {
+                lines.push(format!("{name}: does not run"));
+                continue;
+            };
+            for path in ["/readyz", "/metrics"] {
+                let told = match running.get(path).await {
                     Ok(answer) => format!("{} {}", answer.status, answer.body),
                     Err(error) => format!("{error:#}"),
-                },
-            };
-            lines.push(format!("{name}: {line}"));
+                };
+                let is_told =
+                    |line: &&str| path == "/readyz" || line.starts_with("outbox_") && !line.contains("_bucket{");
+                lines.extend(told.lines().filter(is_told).map(|line| format!("{name}: {line}")));
+            }
         }
         lines
     }

@@ -7,11 +7,13 @@
 //! | [`scene`], [`disk`] | servers, topics, a network for each service; a disk that may be full |
 //! | [`crew`], [`load`], [`probes`] | the services, what they work on, and whether they do |
 //! | [`strike`], [`campaign`] | breaking one thing; many of them, and the end |
+//! | [`clues`] | where what does not come waits, for people |
 //! | [`outage`], [`watch`] | Kafka away for long; what the services said of it |
 //! | [`bounds`], [`outcome`] | what must hold; table, JSON and the record that is kept |
 
 mod bounds;
 mod campaign;
+mod clues;
 mod crew;
 mod disk;
 mod kinds;

@@ -19,7 +19,7 @@ use shared::clock;
 use crate::bounds::Facts;
 use crate::campaign::{burnt, reconcile, until_done};
 use crate::crew::Crew;
-use crate::load::{Load, Rates};
+use crate::load::{self, Load, Rates};
 use crate::outcome::{Outcome, Told};
 use crate::probes::Probes;
 use crate::scene::{self, NAMES, PARTITIONS, Scene};
@@ -79,7 +79,7 @@ pub(crate) async fn run(lasts: Duration, nodes: usize, seed: u64) -> anyhow::Res
     crew.exit().await?;
 
     let mut verdict = scene.audit().run().await?;
-    harness::feed::compare(&mut verdict, &written);
+    load::compare(&mut verdict, &mut written);
     let (attempts, failed) = burnt(&scene).await?;
     let facts = Facts {
         verdict,

@@ -38,6 +38,11 @@ macro_rules! outbox_cases {
             a_look_says_which_lanes_it_cut_and_how_far_it_came
             a_look_shows_the_failed_heads_that_halt
             a_writer_that_inserted_holds_a_lock_until_it_ends
+            a_writer_that_is_cut_off_leaves_nothing_and_holds_nobody_up
+            a_settle_whose_answer_was_lost_is_made_again_and_changes_nothing_more
+            a_retry_whose_answer_was_lost_counts_once
+            a_take_over_whose_answer_was_lost_is_made_again_under_a_higher_epoch
+            an_owner_that_died_with_its_lease_is_succeeded_at_its_stored_low_id_when_the_lease_is_over
         }
     };
 }

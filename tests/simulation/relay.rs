@@ -10,6 +10,7 @@
 //! | `schedule`, `steps`, `faults` | what may happen next, and what it does |
 //! | `run`, `judge` | a run from its seed to its verdict; what is promised |
 //! | `points` | where a process was when it crashed or was overtaken |
+//! | `outages` | an hour without the broker, and without the database |
 //! | `wrong_rules` | each rule switched off: it must be missed |
 //! | `conformance` | the store answers as Postgres does |
 
@@ -18,6 +19,8 @@ mod broker;
 mod conformance;
 mod faults;
 mod judge;
+#[cfg(test)]
+mod outages;
 pub(crate) mod points;
 mod publisher;
 mod rows;

@@ -72,6 +72,14 @@ impl Subject for Real {
         self.writers[writer].plain("rollback").await
     }
 
+    async fn cut(&mut self, writer: Writer) -> anyhow::Result<()> {
+        let backend = sqlx::query_scalar("select pg_backend_pid()");
+        let pid: i32 = backend.fetch_one(&mut self.writers[writer].connection).await?;
+        // Waits until it is gone, for a second at most.
+        let ended = "select 1 where pg_terminate_backend($1::bigint::int, 1000)";
+        self.outbox.run(ended, pid.into()).await
+    }
+
     async fn expire_leases(&mut self) -> anyhow::Result<()> {
         self.outbox.owners_are_gone().await
     }

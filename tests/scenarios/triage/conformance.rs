@@ -7,7 +7,7 @@ use harness::{Database, Stack};
 use shared::config::DatabaseSettings;
 use shared::postgres::Session;
 use simulation::inbox::{self, Subject, TOPIC};
-use sqlx::Connection;
+use sqlx::{AssertSqlSafe, Connection};
 use triage_service::domain::outcome::OutboxEvent;
 use triage_service::postgres::{InboxOptions, PgInbox};
 
@@ -49,6 +49,29 @@ impl Subject for OnPostgres {
             topic: "t".repeat(250), // longer than Kafka's names may be
             ..row
         }
+    }
+
+    async fn cut(&self) {
+        let mut connection = self.database.connect().await.expect("the server is there");
+        let others = "from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid() \
+                      and backend_type = 'client backend' and xact_start is not null";
+        let end = format!("select count(pg_terminate_backend(pid)) {others}");
+        let count = format!("select count(*) {others}");
+        sqlx::raw_sql(AssertSqlSafe(end))
+            .execute(&mut connection)
+            .await
+            .expect("a session can be ended");
+        loop {
+            let left: i64 = sqlx::query_scalar(AssertSqlSafe(count.clone()))
+                .fetch_one(&mut connection)
+                .await
+                .expect("sessions can be counted");
+            if left == 0 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        connection.close().await.expect("a connection can be closed");
     }
 
     async fn appended(&self) -> Vec<i64> {

@@ -104,6 +104,14 @@ impl Subject for InMemory {
         }
     }
 
+    async fn cut(&self) {
+        let mut store = self.0.lock();
+        let open: Vec<usize> = store.open_ones().map(|(x, _)| x).collect();
+        for x in open {
+            store.terminate(x, Trouble::Unclear);
+        }
+    }
+
     async fn appended(&self) -> Vec<i64> {
         self.0.lock().appended()
     }

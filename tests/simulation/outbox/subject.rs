@@ -30,6 +30,8 @@ pub trait Subject {
     fn commit(&mut self, writer: Writer) -> impl Future<Output = anyhow::Result<()>>;
     /// Rolls back.
     fn roll_back(&mut self, writer: Writer) -> impl Future<Output = anyhow::Result<()>>;
+    /// Its connection is cut in the midst of the transaction, and the server has noticed.
+    fn cut(&mut self, writer: Writer) -> impl Future<Output = anyhow::Result<()>>;
     /// Every lease has run out.
     fn expire_leases(&mut self) -> impl Future<Output = anyhow::Result<()>>;
     /// The server has recovered from a crash that took nothing back but its life.

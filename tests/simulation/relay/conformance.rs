@@ -100,6 +100,10 @@ impl Subject for Memory {
         Ok(())
     }
 
+    async fn cut(&mut self, writer: Writer) -> anyhow::Result<()> {
+        self.roll_back(writer).await // what the server does once it has noticed
+    }
+
     async fn expire_leases(&mut self) -> anyhow::Result<()> {
         self.now += Duration::from_secs(1_000_000);
         self.instances.clear();

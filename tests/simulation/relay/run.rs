@@ -76,7 +76,7 @@ impl World {
     }
 
     /// Faults end: what is down comes up, what is forbidden is allowed.
-    fn settle_down(&mut self) {
+    pub(crate) fn settle_down(&mut self) {
         self.note(|_| "-- quiet".to_owned());
         self.is_quiet = true;
         self.quiet_since = self.now;

@@ -135,7 +135,7 @@ impl World {
             }
             if faults {
                 all.push((Action::LoseAnswer(answer), 1));
-                if held_until.is_zero() {
+                if held_until.is_zero() && !self.setup.is_focused {
                     all.push((Action::SlowAnswer(answer), 1));
                 }
             }
@@ -152,7 +152,9 @@ impl World {
                     all.push((Action::Forbid(topic), 1));
                 }
             }
-            self.offer_outages(&mut all);
+            if !self.setup.is_focused {
+                self.offer_outages(&mut all);
+            }
             if self.setup.faults == Faults::Database && self.database_crashes < 2 {
                 all.push((Action::CrashDatabase, 1));
             }
@@ -279,7 +281,7 @@ impl World {
             if !self.broker.is_away {
                 all.push((Action::Topic(p, true), 5));
             }
-            if faults {
+            if faults || self.broker.is_away {
                 all.push((Action::Topic(p, false), 1));
             }
         }

@@ -12,6 +12,9 @@ use crate::relay::schedule::Action;
 use crate::relay::setup::{Faults, Setup, outbox_event};
 use crate::relay::world::World;
 
+/// What the store waits after it could not connect, before it says so.
+const CONNECT_PAUSE: Duration = Duration::from_millis(500);
+
 impl World {
     pub(crate) fn apply(&mut self, action: Action) {
         match action {
@@ -125,7 +128,12 @@ impl World {
             Action::FindBroker => self.broker.is_away = false,
             Action::LoseDatabase => self.lose_database(),
             Action::FindDatabase => self.store.is_away = false,
-            Action::Deny(p, at) => self.publishers[p].statements[at].progress = Progress::Done(Answer::Lost),
+            Action::Deny(p, at) => {
+                self.publishers[p].statements[at].progress = Progress::Done(Answer::Lost);
+                if self.is_quiet {
+                    self.now += CONNECT_PAUSE;
+                }
+            }
             Action::JumpClock(host) => self.jump_clock(host),
             Action::Redrive(at) => {
                 self.coverage.hit(if self.store.rows[at].is_dropped {

@@ -91,7 +91,11 @@ impl World {
             is_quiet: false,
             is_ending: false,
             weights,
-            calm: chance.pick(&[1, 4, 16, 40]),
+            calm: if setup.is_focused {
+                1
+            } else {
+                chance.pick(&[1, 4, 16, 40])
+            },
             pace: chance.pick(&[50, 300, 1_000, 4_000]),
             partitions: chance.pick(&[1, 1, 2]),
             instances: 0,

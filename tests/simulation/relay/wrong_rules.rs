@@ -1,7 +1,7 @@
 //! Each rule of order, switched off, must be missed: a simulation that does not see a known mistake
 //! would not see an unknown one either.
 //!
-//! Some mistakes need a rare schedule; their frame makes it likelier (fewer buckets, more take-overs).
+//! Some mistakes need a rare schedule; their frame makes it likelier (fewer buckets, more take-overs, no outages).
 
 use outbox_publisher::domain::rules::Rule::{self, *};
 
@@ -59,23 +59,24 @@ caught_without! {
     new_tenancy_after_loss: NewTenancyAfterLoss, Database;
     notice_recovery: NoticeRecovery, Database;
     look_after_park: LookAfterPark, Processes;
-    side_after_look: SideAfterLook, Processes, buckets = 1;
-    side_in_order: SideInOrder, Processes, buckets = 1;
+    side_after_look: SideAfterLook, Processes, buckets = 1, is_focused = true;
+    side_in_order: SideInOrder, Processes, buckets = 1, is_focused = true;
     halts_are_read: HaltsAreRead, Processes;
-    side_behind_cursor: SideBehindCursor, Processes;
+    side_behind_cursor: SideBehindCursor, Processes, is_focused = true;
     first_alone: FirstAlone, Processes;
-    key_stays: KeyStays, Processes, buckets = 1;
+    key_stays: KeyStays, Processes, buckets = 1, is_focused = true;
     park_all: ParkAll, Processes;
     // Those of the store, of its statements and of the writers.
     fenced_read: FencedRead, Processes, publishers = 2, buckets = 1, take_over = 2;
-    fenced_look: FencedLook, Processes, publishers = 2, buckets = 1, take_over = 2;
+    fenced_look: FencedLook, Processes, publishers = 2, buckets = 1, take_over = 2, poison = 2;
     only_pending: OnlyPending, Processes;
-    fence_change: FenceChange, Processes;
+    fence_change: FenceChange, Processes, is_focused = true;
     drop_with_scan: DropWithScan, Processes;
     own_xid: OwnXid, Processes;
     sample_before_xid: SampleBeforeXid, Processes, publishers = 1, buckets = 1;
     xid_before_id: XidBeforeId, Processes;
-    settle_by_event_id: SettleByEventId, Database, publishers = 1, buckets = 1, asynchronous = 1, poison = 8;
+    settle_by_event_id: SettleByEventId, Database, publishers = 1, buckets = 1, asynchronous = 1, poison = 8,
+        is_focused = true;
     settle_to_main_lane: SettleToMainLane, Processes;
     sample_before_locks: SampleBeforeLocks, Processes, publishers = 1, buckets = 1, leaps = 4;
     renew_in_same_life: RenewInSameLife, Database;
