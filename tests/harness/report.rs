@@ -223,15 +223,29 @@ fn rank(sorted: &[f64], percent: usize) -> Option<f64> {
 }
 
 /// The commit that the sources are at, with `-dirty` where files differ from it. A run that is kept asks when it
-/// begins: what is changed while it goes on is not what ran.
+/// begins: what is changed while it goes on is not what ran. The page that runs are kept in says nothing of the sources.
 pub fn commit() -> String {
-    let described = Command::new("git")
-        .current_dir(folders::workspace())
-        .args(["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"])
-        .output();
-    match described {
-        Ok(output) if output.status.success() => String::from_utf8_lossy(&output.stdout).trim().to_owned(),
-        Ok(_) | Err(_) => "unknown".to_owned(), // no repository, or no git: the report is still worth having
+    let git = |arguments: &[&str]| {
+        let said = Command::new("git")
+            .current_dir(folders::workspace())
+            .args(arguments)
+            .output();
+        let said = said.ok().filter(|said| said.status.success())?;
+        Some(String::from_utf8_lossy(&said.stdout).trim().to_owned())
+    };
+    let commit = git(&["rev-parse", "--short=12", "HEAD"]);
+    let changes = git(&[
+        "status",
+        "--porcelain",
+        "--untracked-files=no",
+        "--",
+        ".",
+        ":(exclude)docs/chaos.md",
+    ]);
+    match (commit, changes) {
+        (Some(commit), Some(changes)) if changes.is_empty() => commit,
+        (Some(commit), Some(_)) => format!("{commit}-dirty"),
+        (None, _) | (_, None) => "unknown".to_owned(), // no repository, or no git: the report is still worth having
     }
 }
 

@@ -22,7 +22,11 @@ async fn a_restored_database_tells_what_its_group_would_pass_over() -> anyhow::R
     sqlx::query(AssertSqlSafe(copy)).execute(&mut admin).await?;
     admin.close().await?;
     let service = scene.start("decides-more").await?;
-    scene.send(stream(200)).await?;
+    // A record without a key may stand in two partitions, and the other one be taken the second time: then its outcome
+    // follows other offsets than the one that is on the topic already.
+    scene
+        .send(stream(200).into_iter().filter(|record| record.key.is_some()).collect())
+        .await?;
     scene.until_passed().await?;
     drain(vec![service]).await?;
     scene.publish().await?;

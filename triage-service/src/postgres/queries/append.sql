@@ -13,7 +13,7 @@ insert into outbox_events (lane_hash, bucket, event_id, is_ordered, source_topic
                            topic, event_type, content_type, traceparent, tracestate, key, headers, payload, ended_below)
 select e.lane_hash, e.bucket, e.event_id, true, e.source_topic_id, e.source_partition, e.source_offset,
        e.topic, e.event_type, e.content_type, e.traceparent, e.tracestate, e.key, e.headers, e.payload,
-       (select pg_snapshot_xmin(pg_current_snapshot())::xid) -- computed once; the column's default is, for each row
+       null -- what orders an outcome is its source, not what had ended when it was written
   from unnest($15::integer[], $16::smallint[], $17::uuid[], $18::smallint[], $19::integer[], $20::bigint[], $21::text[],
               $22::text[], $23::text[], $24::text[], $25::text[], $26::bytea[], $27::bytea[], $28::bytea[])
        with ordinality
