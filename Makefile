@@ -45,7 +45,8 @@ chaos: tools postgres $(if $(filter auto kafka,$(STACK)),kafka)
 # run at a time than small machines have cores, and fewer than large ones have: each may start servers.
 test: tools postgres $(if $(filter auto kafka,$(STACK)),kafka) $(if $(filter containers,$(STACK)),images)
 	cargo build --release
-	cargo test --release --workspace --exclude compose $(if_containers) -- --test-threads=4
+	cargo test --release --workspace --exclude compose $(if_containers) $(if $(if_containers),--exclude simulation) \
+	    -- --test-threads=4
 
 hostile: tools postgres kafka
 	cargo build --release
