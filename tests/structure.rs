@@ -180,7 +180,7 @@ fn settings_of_postgres() -> BTreeSet<String> {
 #[test]
 fn guarantees_and_reconcile_know_each_other() {
     let read = |file: &str| fs::read_to_string(folders::workspace().join(file)).expect("there is one");
-    let codes = read("cli/src/reconcile/snapshots/cli__reconcile__code__tests__codes_keep_their_names.snap");
+    let codes = read("cli/src/reconcile/code/snapshots/cli__reconcile__code__tests__codes_keep_their_names.snap");
     let codes: Vec<(&str, &str)> = codes.lines().skip(4).filter_map(|line| line.split_once(' ')).collect();
     let guarantees = read("docs/guarantees.md");
     let is_code = |word: &&str| {
