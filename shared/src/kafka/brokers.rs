@@ -14,7 +14,7 @@ use std::time::Duration;
 use rdkafka::statistics::Statistics;
 
 /// How often a client that is watched tells its statistics, in milliseconds (`statistics.interval.ms`).
-pub const STATISTICS_INTERVAL_MS: &str = "5000";
+pub const STATISTICS_INTERVAL_MS: &str = "2000";
 /// What people are told of a client for which [`Finding::Forgotten`] holds.
 pub const FORGOTTEN: &str = "the Kafka client has forgotten every broker, and would never find one again";
 
