@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use chrono::{DateTime, Utc};
 use clap::{Args, Parser, Subcommand};
 use shared::cause::chain;
+use shared::cli::leave;
 use shared::config::{self, Loaded};
 
 use crate::config::Settings;
@@ -18,6 +19,7 @@ use crate::reconcile::report::Report;
 use crate::reconcile::window::{Millis, Window, parse_duration};
 use crate::reconcile::{self, Question};
 
+const SOMETHING_IS_WRONG: u8 = 1;
 /// Nothing is known: a setting was refused, Kafka or Postgres did not answer.
 const COULD_NOT_FIND_OUT: u8 = 2;
 const REPORT: &str = "target/reports/reconcile.json";
@@ -109,14 +111,14 @@ pub fn run() -> ExitCode {
         }
         Command::Reconcile(asked) => asked.run(&loaded.settings, cli.json),
     };
-    match ended {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+    leave(match ended {
+        Ok(true) => 0,
+        Ok(false) => SOMETHING_IS_WRONG,
         Err(error) => {
             eprintln!("claimfirst: {}", chain(error.as_ref()));
-            ExitCode::from(COULD_NOT_FIND_OUT)
+            COULD_NOT_FIND_OUT
         }
-    }
+    })
 }
 
 fn print_settings(loaded: &Loaded<Settings>, is_json: bool) {

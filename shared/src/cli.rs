@@ -1,6 +1,7 @@
 //! The command line that both services have, and the frame of their `main`.
 
 use std::future::Future;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -12,6 +13,8 @@ use crate::cause::chain;
 use crate::config::{self, DatabaseSettings, HttpSettings, Settings, TelemetrySettings};
 use crate::{health, postgres, shutdown, telemetry};
 
+const EXIT_WELL: u8 = 0;
+const EXIT_FAILED: u8 = 1;
 /// Exit code of a process whose configuration was refused.
 pub const EXIT_CONFIG: u8 = 2;
 
@@ -50,6 +53,16 @@ pub trait Service: Settings {
     fn http(&self) -> &HttpSettings;
 }
 
+/// Ends a process that has had Kafka clients, at once.
+///
+/// `exit` would first run what libraries left to be done then, OpenSSL's cleaning up among it, while threads of
+/// clients that are still closing use it: `double free or corruption`, and 134 instead of the exit code. Nobody
+/// waits for them, since a client whose broker is away can take a minute to close.
+pub fn leave(code: u8) -> ! {
+    let _ = std::io::stdout().flush();
+    signal_hook::low_level::exit(code.into())
+}
+
 /// The whole of a service's `main`: arguments, settings, telemetry, the app until it ends, exit code.
 ///
 /// The token is cancelled by SIGTERM or SIGINT. Exit codes: 0 drained, 1 fatal, 2 configuration refused.
@@ -77,20 +90,16 @@ where
         .context("start the runtime")
         .and_then(|runtime| {
             let outcome = runtime.block_on(run(name, &args, loaded.settings, app));
-            // A Kafka client whose broker is away can take a minute to close; nothing waits for it.
-            runtime.shutdown_background();
+            runtime.shutdown_background(); // without waiting for what still blocks
             outcome
         });
-    match outcome {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("{name}: {}", chain(error.as_ref()));
-            ExitCode::FAILURE
-        }
-    }
+    leave(outcome.unwrap_or_else(|error| {
+        eprintln!("{name}: {}", chain(error.as_ref()));
+        EXIT_FAILED
+    }))
 }
 
-async fn run<S, F, Fut>(name: &'static str, args: &Args, settings: S, app: F) -> anyhow::Result<ExitCode>
+async fn run<S, F, Fut>(name: &'static str, args: &Args, settings: S, app: F) -> anyhow::Result<u8>
 where
     S: Service,
     F: FnOnce(S, CancellationToken) -> Fut,
@@ -99,27 +108,23 @@ where
     if args.healthcheck {
         let readiness = health::probe(settings.http()).await.context("ask for readiness")?;
         println!("{}", readiness.body);
-        return Ok(if readiness.is_ready {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
-        });
+        return Ok(if readiness.is_ready { EXIT_WELL } else { EXIT_FAILED });
     }
     if args.migrate {
         postgres::migrate(settings.database()).await?;
         println!("{name}: the schema is up to date");
-        return Ok(ExitCode::SUCCESS);
+        return Ok(EXIT_WELL);
     }
     let telemetry = telemetry::start(settings.telemetry(), name).context("start telemetry")?;
     let outcome = app(settings, shutdown::on_signal().token).await;
     let code = match outcome {
         Ok(()) => {
             tracing::info!("{name} ended");
-            ExitCode::SUCCESS
+            EXIT_WELL
         }
         Err(error) => {
             tracing::error!("{name} failed: {}", chain(error.as_ref()));
-            ExitCode::FAILURE
+            EXIT_FAILED
         }
     };
     telemetry.flush().await; // after the last span, whatever the outcome

@@ -243,7 +243,8 @@ impl Life {
 }
 
 impl Drop for KafkaBroker {
-    /// A client whose broker is away can take a minute to close: nobody waits for it.
+    /// A client whose broker is away can take a minute to close: nobody waits for it, not even
+    /// [`leave`](shared::cli::leave).
     fn drop(&mut self) {
         let lanes = self.lanes.clone();
         std::thread::spawn(move || drop(lanes));
