@@ -7,7 +7,7 @@ use harness::{Database, Stack};
 use shared::config::DatabaseSettings;
 use shared::postgres::Session;
 use simulation::inbox::{self, Subject, TOPIC};
-use sqlx::{AssertSqlSafe, Connection};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use triage_service::domain::outcome::OutboxEvent;
 use triage_service::postgres::{InboxOptions, PgInbox};
 
@@ -53,23 +53,9 @@ impl Subject for OnPostgres {
 
     async fn cut(&self) {
         let mut connection = self.database.connect().await.expect("the server is there");
-        let others = "from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid() \
-                      and backend_type = 'client backend' and xact_start is not null";
-        let end = format!("select count(pg_terminate_backend(pid)) {others}");
-        let count = format!("select count(*) {others}");
-        sqlx::raw_sql(AssertSqlSafe(end))
-            .execute(&mut connection)
-            .await
-            .expect("a session can be ended");
-        loop {
-            let left: i64 = sqlx::query_scalar(AssertSqlSafe(count.clone()))
-                .fetch_one(&mut connection)
-                .await
-                .expect("sessions can be counted");
-            if left == 0 {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
+        // Who waits goes first: it would have what it waits for as soon as the others are gone.
+        for waits_or_not in ["and wait_event_type = 'Lock'", ""] {
+            end_transactions(&mut connection, waits_or_not).await;
         }
         connection.close().await.expect("a connection can be closed");
     }
@@ -82,6 +68,31 @@ impl Subject for OnPostgres {
             .expect("rows can be read");
         connection.close().await.expect("a connection can be closed");
         offsets
+    }
+}
+
+/// Ends the sessions in a transaction that meet the condition, and returns when they are gone.
+async fn end_transactions(connection: &mut PgConnection, condition: &str) {
+    // First those, then their end: in one condition the server might end sessions that others of it exclude.
+    let end = format!(
+        "with those as materialized (select pid from pg_stat_activity where datname = current_database() \
+             and pid <> pg_backend_pid() and backend_type = 'client backend' and xact_start is not null {condition}) \
+         select pid from those where pg_terminate_backend(pid)"
+    );
+    let ended: Vec<i32> = sqlx::query_scalar(AssertSqlSafe(end))
+        .fetch_all(&mut *connection)
+        .await
+        .expect("a session can be ended");
+    loop {
+        let left: i64 = sqlx::query_scalar("select count(*) from pg_stat_activity where pid = any($1)")
+            .bind(&ended)
+            .fetch_one(&mut *connection)
+            .await
+            .expect("sessions can be counted");
+        if left == 0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
