@@ -11,7 +11,7 @@ use harness::report::{Goal, Latency};
 use harness::tail::Tail;
 use harness::{Ability, Stack, StackKind, Verdict};
 
-use crate::bare;
+use bench::bare;
 use crate::cast::{BUCKETS_HELD, Cast};
 use crate::scene::Scene;
 use crate::screen::{Screen, grouped, span};

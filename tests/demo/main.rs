@@ -3,7 +3,6 @@
 //!
 //! `make floor` (`demo --timed`) measures instead, against a bare client on the same machine.
 
-mod bare;
 mod cast;
 mod floor;
 mod proof;

@@ -1,4 +1,4 @@
-//! The measure of the floor: the services' own statements, on the rows that they wrote, by a client that
+//! The limit of Postgres: the services' own statements, on the rows that they wrote, by a client that
 //! does nothing else. No Kafka, no decision, no lease, no order to keep.
 
 use std::sync::Arc;
@@ -29,7 +29,7 @@ const SETTLE: &str = include_str!("../../outbox-publisher/queries/settle.sql");
 
 /// A claim, its decision and its outbox event, as a service wrote them.
 #[derive(Debug, FromRow)]
-pub(crate) struct Written {
+pub struct Written {
     event_id: Uuid,
     unix_day: Option<i32>,
     topic_id: i16,
@@ -63,7 +63,7 @@ pub(crate) struct Written {
 }
 
 /// Everything that was written about decided events, in the order of the outbox.
-pub(crate) async fn written(database: &Database) -> anyhow::Result<Vec<Written>> {
+pub async fn written(database: &Database) -> anyhow::Result<Vec<Written>> {
     let mut connection = database.connect().await?;
     let rows = sqlx::query_as(
         "select p.event_id, case when p.claim_day > '-infinity' then p.claim_day - date '1970-01-01' end as unix_day, \
@@ -86,7 +86,7 @@ pub(crate) async fn written(database: &Database) -> anyhow::Result<Vec<Written>>
 
 /// Writes the rows into an empty database, then reads them as a publisher does and settles them. Returns
 /// the time of it all.
-pub(crate) async fn replay(database: &Database, rows: Vec<Written>) -> anyhow::Result<Duration> {
+pub async fn replay(database: &Database, rows: Vec<Written>) -> anyhow::Result<Duration> {
     let settings = DatabaseSettings {
         url: DatabaseUrl::new(&database.url),
         ..DatabaseSettings::default()

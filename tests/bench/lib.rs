@@ -1,0 +1,3 @@
+//! Measures the services against the limit that Postgres and Kafka set, and against what others do, in one run.
+
+pub mod bare;
