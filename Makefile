@@ -42,11 +42,12 @@ chaos: tools postgres $(if $(filter auto kafka,$(STACK)),kafka)
 		--nodes $(or $(NODES),1) $(if $(SEED),--seed $(SEED)) $(ONLY:%=--only %) $(if $(RECORD),--record)
 
 # The services are built first: the scenarios run the real binaries. Scenarios mostly wait, so more of them
-# run at a time than small machines have cores, and fewer than large ones have: each may start servers.
+# run at a time than small machines have cores, and fewer than large ones have: each may start servers. A container
+# takes longer to start than a process: fewer at a time.
 test: tools postgres $(if $(filter auto kafka,$(STACK)),kafka) $(if $(filter containers,$(STACK)),images)
 	cargo build --release
 	cargo test --release --workspace --exclude compose $(if_containers) $(if $(if_containers),--exclude simulation) \
-	    -- --test-threads=4
+	    -- --test-threads=$(if $(if_containers),4,6)
 
 hostile: tools postgres kafka
 	cargo build --release
