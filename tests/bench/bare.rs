@@ -2,10 +2,8 @@
 //! does nothing else. No Kafka, no decision, no lease, no order to keep.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use harness::Database;
 use shared::config::{DatabaseSettings, DatabaseUrl};
 use shared::postgres::{self, Session};
 use sqlx::postgres::PgConnection;
@@ -63,8 +61,11 @@ pub struct Written {
 }
 
 /// Everything that was written about decided events, in the order of the outbox.
-pub async fn written(database: &Database) -> anyhow::Result<Vec<Written>> {
-    let mut connection = database.connect().await?;
+///
+/// # Errors
+/// If the server does not answer.
+pub async fn written(url: &str) -> anyhow::Result<Vec<Written>> {
+    let mut connection = PgConnection::connect(url).await?;
     let rows = sqlx::query_as(
         "select p.event_id, case when p.claim_day > '-infinity' then p.claim_day - date '1970-01-01' end as unix_day, \
                 p.topic_id, p.kafka_partition, p.kafka_offset, p.payload_digest, p.event_id_text, \
@@ -84,46 +85,65 @@ pub async fn written(database: &Database) -> anyhow::Result<Vec<Written>> {
     Ok(rows)
 }
 
-/// Writes the rows into an empty database, then reads them as a publisher does and settles them. Returns
-/// the time of it all.
-pub async fn replay(database: &Database, rows: Vec<Written>) -> anyhow::Result<Duration> {
-    let settings = DatabaseSettings {
-        url: DatabaseUrl::new(&database.url),
-        ..DatabaseSettings::default()
-    };
-    postgres::migrate(&settings).await?;
-    let options = postgres::connect_options(&settings, "bare-client")?;
-    let mut writers = Vec::new();
-    for _ in 0..WRITERS {
-        writers.push(postgres::connect(&options, &Session::new(&settings)).await?);
+/// Connections as the services have them, to a database of its own.
+pub struct Bare {
+    writers: Vec<PgConnection>,
+    reader: PgConnection,
+    settler: PgConnection,
+}
+
+impl Bare {
+    /// Brings up the schema and connects.
+    ///
+    /// # Errors
+    /// If the server refuses.
+    pub async fn connect(url: &str) -> anyhow::Result<Self> {
+        let settings = DatabaseSettings {
+            url: DatabaseUrl::new(url),
+            ..DatabaseSettings::default()
+        };
+        postgres::migrate(&settings).await?;
+        let options = postgres::connect_options(&settings, "bare-client")?;
+        let mut writers = Vec::new();
+        for _ in 0..WRITERS {
+            writers.push(postgres::connect(&options, &Session::new(&settings)).await?);
+        }
+        Ok(Self {
+            writers,
+            reader: postgres::connect(&options, &Session::new(&settings).indexed()).await?,
+            settler: postgres::connect(&options, &Session::new(&settings).indexed().async_commit()).await?,
+        })
     }
-    let mut reader = postgres::connect(&options, &Session::new(&settings).indexed()).await?;
-    let mut settler = postgres::connect(&options, &Session::new(&settings).indexed().async_commit()).await?;
-    let rows = Arc::new(rows);
-    let began = Instant::now();
-    let mut writing = JoinSet::new();
-    for (number, mut writer) in writers.into_iter().enumerate() {
-        let rows = Arc::clone(&rows);
-        writing.spawn(async move {
-            for batch in rows.chunks(BATCH).skip(number).step_by(WRITERS) {
-                write(&mut writer, batch).await?;
-            }
-            anyhow::Ok(writer.close().await?)
-        });
+
+    /// Writes the rows, then reads them as a publisher does and settles them; how many.
+    ///
+    /// # Errors
+    /// If the server refuses something.
+    pub async fn replay(mut self, rows: Vec<Written>) -> anyhow::Result<usize> {
+        let rows = Arc::new(rows);
+        let mut writing = JoinSet::new();
+        for (number, mut writer) in std::mem::take(&mut self.writers).into_iter().enumerate() {
+            let rows = Arc::clone(&rows);
+            writing.spawn(async move {
+                for batch in rows.chunks(BATCH).skip(number).step_by(WRITERS) {
+                    write(&mut writer, batch).await?;
+                }
+                anyhow::Ok(writer.close().await?)
+            });
+        }
+        while let Some(written) = writing.join_next().await {
+            written.context("a writer panicked")??;
+        }
+        self.read_and_settle().await
     }
-    while let Some(written) = writing.join_next().await {
-        written.context("a writer panicked")??;
+
+    /// Reads what waits as a publisher does and settles it; how many rows.
+    ///
+    /// # Errors
+    /// If the server refuses something.
+    pub async fn read_and_settle(&mut self) -> anyhow::Result<usize> {
+        read_and_settle(&mut self.reader, &mut self.settler).await
     }
-    let settled = read_and_settle(&mut reader, &mut settler).await?;
-    let lasted = began.elapsed();
-    anyhow::ensure!(
-        settled == rows.len(),
-        "the bare client settled {settled} of {} rows",
-        rows.len()
-    );
-    reader.close().await?;
-    settler.close().await?;
-    Ok(lasted)
 }
 
 async fn write(connection: &mut PgConnection, batch: &[Written]) -> anyhow::Result<()> {

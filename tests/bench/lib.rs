@@ -1,3 +1,17 @@
 //! Measures the services against the limit that Postgres and Kafka set, and against what others do, in one run.
+//!
+//! | module | has |
+//! |---|---|
+//! | [`site`], [`fill`] | servers as in production; what is there before a round |
+//! | [`peers`], [`bare`] | who is measured beside the services: bare clients, others' designs |
+//! | [`course`], [`ends`], [`cpu`] | what a round took, by row: time, CPU by process, log |
+//! | [`parts`] | what is measured, and how it is judged |
 
 pub mod bare;
+pub mod course;
+pub mod cpu;
+pub mod ends;
+pub mod fill;
+pub mod parts;
+pub mod peers;
+pub mod site;

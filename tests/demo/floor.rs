@@ -4,17 +4,17 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use harness::feed::{SentAt, Writer};
 use harness::input::Inputs;
 use harness::report::{Goal, Latency};
 use harness::tail::Tail;
 use harness::{Ability, Stack, StackKind, Verdict};
 
-use bench::bare;
 use crate::cast::{BUCKETS_HELD, Cast};
 use crate::scene::Scene;
 use crate::screen::{Screen, grouped, span};
+use bench::bare::{self, Bare};
 
 /// How long the services may take for all records, so slow would be far below the floor.
 const WORK_WITHIN: Duration = Duration::from_secs(300);
@@ -223,10 +223,14 @@ async fn services(
 /// The services' rows once more, by a client that only runs the statements; events a second.
 async fn bare_client(stack: &Stack, scene: &Scene, screen: &Screen) -> anyhow::Result<f64> {
     screen.doing("measuring the same SQL by a bare client");
-    let rows = bare::written(&scene.database).await?;
+    let rows = bare::written(&scene.database.url).await?;
     let database = stack.empty_database("bare").await?;
     let count = rows.len();
-    let lasted = bare::replay(&database, rows).await?;
+    let client = Bare::connect(&database.url).await?;
+    let began = Instant::now();
+    let settled = client.replay(rows).await?;
+    let lasted = began.elapsed();
+    ensure!(settled == count, "the bare client settled {settled} of {count} rows");
     if stack.choice().kind == StackKind::Env {
         stack.drop_database(&database).await?;
     }

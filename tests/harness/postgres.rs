@@ -127,6 +127,14 @@ impl Postgres {
         }
     }
 
+    /// The server's first process, whose children the others are, while it runs as a process of ours.
+    pub fn pid(&self) -> Option<u32> {
+        match &self.life {
+            Life::Process(process) => process.pid(),
+            Life::Container(_) => None,
+        }
+    }
+
     /// Address of a database of this server.
     pub fn url(&self, database: &str) -> String {
         format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)

@@ -84,6 +84,14 @@ impl Node {
         self.seat.id
     }
 
+    /// The broker's process, while it runs as one of ours.
+    pub fn pid(&self) -> Option<u32> {
+        match &self.life {
+            Life::Process(process) => process.pid(),
+            Life::Container(_) => None,
+        }
+    }
+
     /// The broker's log.
     pub fn log(&self) -> &Path {
         match &self.life {

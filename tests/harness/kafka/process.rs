@@ -83,6 +83,11 @@ impl Process {
         Ok(ended.map(|status| status.to_string()))
     }
 
+    pub(super) fn pid(&self) -> Option<u32> {
+        let held = self.process.lock().unwrap_or_else(PoisonError::into_inner);
+        held.as_ref().map(Guarded::pid)
+    }
+
     fn signal(&self, signal: Signal) -> anyhow::Result<()> {
         let held = self.process.lock().unwrap_or_else(PoisonError::into_inner);
         held.as_ref()

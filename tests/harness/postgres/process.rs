@@ -77,6 +77,11 @@ impl Process {
         Ok(())
     }
 
+    pub(super) fn pid(&self) -> Option<u32> {
+        let held = self.process.lock().unwrap_or_else(PoisonError::into_inner);
+        held.as_ref().map(Guarded::pid)
+    }
+
     pub(super) fn ended(&self) -> anyhow::Result<Option<String>> {
         let held = self.process.lock().unwrap_or_else(PoisonError::into_inner);
         let ended = held.as_ref().map(Guarded::ended).transpose()?.flatten();

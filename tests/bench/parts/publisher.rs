@@ -1,0 +1,145 @@
+//! How fast a filled outbox is drained: the publisher, the limit, and what others do.
+
+use std::collections::BTreeMap;
+
+use anyhow::Context;
+use harness::Running;
+use harness::process::expect_code;
+use serde::Serialize;
+
+use super::reconcile;
+use crate::course::{Course, watch};
+use crate::ends::Ends;
+use crate::fill::{self, Keys};
+use crate::peers::{Peer, Task, Who};
+use crate::site::{PARTITIONS, Site};
+
+/// How long a start or a drain may take.
+const SOON: std::time::Duration = std::time::Duration::from_secs(60);
+/// Keys of the rows.
+const KEYS: Keys = Keys::Uniform(1_000);
+
+/// Every contestant's rounds, by its name.
+#[derive(Debug, Default, Serialize)]
+pub struct Drain {
+    /// Courses, one a round.
+    pub courses: BTreeMap<&'static str, Vec<Course>>,
+    /// Share of our settles that were HOT updates, one a round.
+    pub hot_share: Vec<f64>,
+    /// Most bytes that our process had resident, one a round.
+    pub resident: Vec<f64>,
+}
+
+/// Who takes part, and with how many rows at a time.
+const PEERS: [(&str, Who, usize); 4] = [
+    ("limit: the publisher's SQL", Who::ReadAndSettle, 500),
+    ("row lease, batch 100", Who::RowLease, 100),
+    ("row lease, batch 500", Who::RowLease, 500),
+    ("locks held while producing, batch 500", Who::LocksHeld, 500),
+];
+/// The bare producer's name.
+pub const PRODUCER: &str = "limit: a producer";
+/// Our name.
+pub const OURS: &str = "outbox-publisher";
+
+/// Everybody in turn, so many rounds, each on rows of its own.
+///
+/// # Errors
+/// If anything fails, or reconcile finds something.
+pub async fn drain(site: &Site, rows: u64, rounds: usize, say: impl Fn(&str)) -> anyhow::Result<Drain> {
+    let mut drain = Drain::default();
+    // The broker compiles what it runs often: nobody is to pay for that alone.
+    peer(site, Who::RowLease, 100, rows / 4).await?;
+    producer(site, rows).await?;
+    for round in 1..=rounds {
+        let course = ours(site, rows, &mut drain).await.context(OURS)?;
+        told(&say, round, OURS, &course);
+        drain.courses.entry(OURS).or_default().push(course);
+        for (name, who, batch) in PEERS {
+            let course = peer(site, who, batch, rows).await.context(name)?;
+            told(&say, round, name, &course);
+            drain.courses.entry(name).or_default().push(course);
+        }
+        let course = producer(site, rows).await.context(PRODUCER)?;
+        told(&say, round, PRODUCER, &course);
+        drain.courses.entry(PRODUCER).or_default().push(course);
+    }
+    Ok(drain)
+}
+
+fn told(say: impl Fn(&str), round: usize, name: &str, course: &Course) {
+    let cpu = course.cpu.map_or_else(String::new, |cpu| {
+        format!(
+            "; CPU us a row: own {:.1}, Postgres {:.1}, broker {:.1}",
+            cpu.own, cpu.postgres, cpu.broker
+        )
+    });
+    say(&format!(
+        "round {round}  {name:<38} {:>8.0} rows/s{cpu}; {:.0} bytes of log a row",
+        course.per_second, course.wal_bytes
+    ));
+}
+
+async fn ours(site: &Site, rows: u64, drain: &mut Drain) -> anyhow::Result<Course> {
+    let database = site.database("drain").await?;
+    let topic = site.topic("drain").await?;
+    fill::outbox(&database, &topic, rows, KEYS).await?;
+    let ends = Ends::new(&site.stack.brokers(), &topic, PARTITIONS)?;
+    let publisher = site.publisher("publisher", &database).start().await?;
+    let settled = async || Ok(settled(&publisher).await? >= rows);
+    let course = watch(site, &[&publisher], &ends, rows, settled).await?;
+    drain.resident.push(publisher.resident_peak_bytes()? as f64);
+    expect_code(OURS, publisher.terminate(SOON).await?, 0)?;
+    let mut connection = database.connect().await?;
+    drain.hot_share.push(hot_share(&mut connection).await?);
+    drop(connection);
+    reconcile(site, &database, &[]).await?;
+    site.remove(&database, &[&topic]).await?;
+    Ok(course)
+}
+
+/// Rows that a publisher has marked as published.
+pub(super) async fn settled(publisher: &Running) -> anyhow::Result<u64> {
+    Ok(publisher.metric("outbox_settled_events_total").await?.unwrap_or(0.0) as u64)
+}
+
+/// Share of the updates of the outbox that were HOT.
+pub(super) async fn hot_share(connection: &mut sqlx::PgConnection) -> anyhow::Result<f64> {
+    let share = "select sum(n_tup_hot_upd)::float8 / nullif(sum(n_tup_upd), 0)::float8 \
+                   from pg_stat_user_tables where relname ~ '^outbox_events_[0-9]+$'";
+    let share: Option<f64> = sqlx::query_scalar(share).fetch_one(connection).await?;
+    share.context("the outbox has had updates")
+}
+
+async fn peer(site: &Site, who: Who, batch: usize, rows: u64) -> anyhow::Result<Course> {
+    let database = site.database("peer").await?;
+    let topic = site.topic("peer").await?;
+    if who == Who::ReadAndSettle {
+        fill::outbox(&database, &topic, rows, KEYS).await?;
+    } else {
+        fill::leased_rows(&database, &topic, rows, KEYS).await?;
+    }
+    let task = Task {
+        database: database.url.clone(),
+        brokers: site.stack.brokers(),
+        topic: topic.clone(),
+        batch,
+        ..Task::of(who)
+    };
+    let course = Peer::start(&task).await?.course(site, rows).await?;
+    site.remove(&database, &[&topic]).await?;
+    Ok(course)
+}
+
+async fn producer(site: &Site, rows: u64) -> anyhow::Result<Course> {
+    let topic = site.topic("produce").await?;
+    let task = Task {
+        brokers: site.stack.brokers(),
+        topic: topic.clone(),
+        rows,
+        ..Task::of(Who::Produce)
+    };
+    let course = Peer::start(&task).await?.course(site, rows).await?;
+    harness::topics::delete(&site.stack.brokers(), &topic).await?;
+    Ok(course)
+}

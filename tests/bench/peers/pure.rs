@@ -1,0 +1,83 @@
+//! The limit: Postgres and Kafka do what the services ask of them, and nobody does anything else.
+
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use rand::rngs::StdRng;
+use rand::{RngCore, SeedableRng};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use shared::config::KafkaSettings;
+use shared::kafka::{Role, client_config};
+
+use super::sender::Sender;
+use super::{Task, tell, wait_for_the_start};
+use crate::bare::Bare;
+use crate::site::PARTITIONS;
+
+/// Without a record for so long a topic counts as ended.
+const SILENCE: Duration = Duration::from_secs(10);
+
+pub(super) async fn read_and_settle(task: &Task) -> anyhow::Result<()> {
+    let mut bare = Bare::connect(&task.database).await?;
+    let began = wait_for_the_start()?;
+    let rows = bare.read_and_settle().await?;
+    tell(rows as u64, began)
+}
+
+pub(super) async fn write_read_and_settle(task: &Task) -> anyhow::Result<()> {
+    let rows = crate::bare::written(&task.source).await?;
+    let bare = Bare::connect(&task.database).await?;
+    let began = wait_for_the_start()?;
+    let settled = bare.replay(rows).await?;
+    tell(settled as u64, began)
+}
+
+/// Payloads as those of the filled outbox: 300 bytes, half of which could be compressed away.
+pub(super) fn produce(task: &Task) -> anyhow::Result<()> {
+    let mut sender = Sender::new(&task.brokers, &task.topic, 5)?;
+    let mut random = StdRng::seed_from_u64(1);
+    let payloads: Vec<Vec<u8>> = (0..1_000).map(|_| payload(&mut random)).collect();
+    let keys: Vec<String> = (0..1_000).map(|key| format!("customer-{key}")).collect();
+    let began = wait_for_the_start()?;
+    for number in 0..task.rows as usize {
+        let key = keys[number % keys.len()].as_bytes();
+        sender.send(Some(key), Some(&payloads[number % payloads.len()]))?;
+    }
+    sender.until_acknowledged()?;
+    tell(task.rows, began)
+}
+
+fn payload(random: &mut StdRng) -> Vec<u8> {
+    let mut bytes = [0; 128];
+    random.fill_bytes(&mut bytes);
+    let mut text = String::from("{\"number\":000000000000,\"text\":\"");
+    text.extend(bytes.iter().map(|byte| format!("{byte:02x}")));
+    text.push_str("\"}");
+    text.into_bytes()
+}
+
+pub(super) fn consume(task: &Task) -> anyhow::Result<()> {
+    let settings = KafkaSettings {
+        brokers: task.brokers.clone(),
+        ..KafkaSettings::in_group("bench-bare-consumer")
+    };
+    let consumer: BaseConsumer = client_config(&settings, Role::Consumer)
+        .create()
+        .context("make a consumer")?;
+    let mut all = TopicPartitionList::new();
+    for partition in 0..PARTITIONS {
+        all.add_partition_offset(&task.topic, partition, Offset::Beginning)?;
+    }
+    let began = wait_for_the_start()?;
+    consumer.assign(&all)?;
+    let mut count = 0;
+    while count < task.rows {
+        match consumer.poll(SILENCE) {
+            Some(Ok(_)) => count += 1,
+            Some(Err(error)) => return Err(error.into()),
+            None => bail!("{count} of {} records, and no more for {SILENCE:?}", task.rows),
+        }
+    }
+    tell(count, began)
+}

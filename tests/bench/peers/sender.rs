@@ -1,0 +1,107 @@
+//! A producer whose acknowledgements are counted.
+
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use rdkafka::client::ClientContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::{BaseRecord, DeliveryResult, ProducerContext, ThreadedProducer};
+use shared::config::KafkaSettings;
+use shared::kafka::{Role, client_config};
+
+/// How long acknowledgements may stay away.
+const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(60);
+
+/// Sends with the services' own settings of a producer.
+pub(super) struct Sender {
+    producer: ThreadedProducer<Acks>,
+    acks: Acks,
+    topic: String,
+    sent: u64,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Acks(Arc<(Mutex<Counts>, Condvar)>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    acknowledged: u64,
+    wanted: u64,
+    refused: Option<String>,
+}
+
+impl ClientContext for Acks {}
+
+impl ProducerContext for Acks {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        let (counts, changed) = &*self.0;
+        let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
+        match result {
+            Ok(_) => counts.acknowledged += 1,
+            Err((error, _)) => counts.refused = Some(error.to_string()),
+        }
+        if counts.acknowledged >= counts.wanted || counts.refused.is_some() {
+            changed.notify_one();
+        }
+    }
+}
+
+impl Sender {
+    /// One that waits `linger_ms` for more records before it sends.
+    pub(super) fn new(brokers: &str, topic: &str, linger_ms: u32) -> anyhow::Result<Self> {
+        let settings = KafkaSettings {
+            brokers: brokers.to_owned(),
+            ..KafkaSettings::default()
+        };
+        let acks = Acks::default();
+        let producer = client_config(&settings, Role::Producer)
+            .set("linger.ms", linger_ms.to_string())
+            .create_with_context(acks.clone())
+            .context("make a producer")?;
+        Ok(Self {
+            producer,
+            acks,
+            topic: topic.to_owned(),
+            sent: 0,
+        })
+    }
+
+    pub(super) fn send(&mut self, key: Option<&[u8]>, payload: Option<&[u8]>) -> anyhow::Result<()> {
+        let mut next = BaseRecord::<[u8], [u8]>::to(&self.topic);
+        (next.key, next.payload) = (key, payload);
+        let began = Instant::now();
+        loop {
+            match self.producer.send(next) {
+                Ok(()) => break,
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
+                    ensure!(began.elapsed() < ACKNOWLEDGED_WITHIN, "the queue stays full");
+                    next = back;
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                Err((error, _)) => return Err(error.into()),
+            }
+        }
+        self.sent += 1;
+        Ok(())
+    }
+
+    /// Waits until everything that was sent is acknowledged. It blocks.
+    pub(super) fn until_acknowledged(&self) -> anyhow::Result<()> {
+        let (counts, changed) = &*self.acks.0;
+        let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.wanted = self.sent;
+        let (counts, waited) = changed
+            .wait_timeout_while(counts, ACKNOWLEDGED_WITHIN, |counts| {
+                counts.acknowledged < counts.wanted && counts.refused.is_none()
+            })
+            .unwrap_or_else(PoisonError::into_inner);
+        match &counts.refused {
+            Some(reason) => bail!("a record was refused: {reason}"),
+            None => ensure!(!waited.timed_out(), "records are not acknowledged"),
+        }
+        Ok(())
+    }
+}

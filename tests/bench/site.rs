@@ -1,0 +1,141 @@
+//! Where a run takes place: a broker and a server set up as they are in production.
+
+use anyhow::Context;
+use harness::kafka::KafkaOptions;
+use harness::{Database, Service, Stack, topics};
+use sqlx::PgConnection;
+use tokio::sync::Mutex;
+
+use crate::cpu;
+
+/// Partitions of each topic.
+pub const PARTITIONS: i32 = 12;
+
+/// A production server of this size has more memory than tests give it, and checkpoints that are not ours to time:
+/// one in the middle of a round would cost that round alone full pages in the log.
+const POSTGRES: [(&str, &str); 8] = [
+    ("shared_buffers", "2GB"),
+    ("max_wal_size", "16GB"),
+    ("checkpoint_timeout", "1h"),
+    ("wal_compression", "lz4"),
+    ("shared_preload_libraries", "pg_stat_statements"),
+    ("pg_stat_statements.track", "all"),
+    ("track_io_timing", "off"),
+    ("jit", "off"),
+];
+
+/// Servers, and the session that looks at them.
+pub struct Site {
+    /// Kafka and Postgres.
+    pub stack: Stack,
+    watcher: Mutex<PgConnection>,
+}
+
+/// What servers have used and written up to a moment.
+#[derive(Debug, Clone, Copy)]
+pub struct Account {
+    /// CPU of Postgres, in microseconds; not known where it is no process of ours.
+    pub postgres_us: Option<f64>,
+    /// CPU of the broker, in microseconds.
+    pub broker_us: Option<f64>,
+    /// Bytes of write-ahead log.
+    pub wal_bytes: f64,
+}
+
+impl Site {
+    /// Starts the servers that `STACK` names.
+    ///
+    /// # Errors
+    /// If one does not start.
+    pub async fn start() -> anyhow::Result<Self> {
+        let kafka = KafkaOptions {
+            for_speed: true,
+            routes: 0,
+            ..KafkaOptions::default()
+        };
+        let stack = Stack::start("bench", &kafka, &POSTGRES).await?;
+        let database = stack.empty_database("watch").await?;
+        let mut watcher = database.connect().await?;
+        sqlx::raw_sql("create extension if not exists pg_stat_statements")
+            .execute(&mut watcher)
+            .await
+            .context("pg_stat_statements")?;
+        Ok(Self {
+            stack,
+            watcher: Mutex::new(watcher),
+        })
+    }
+
+    /// A migrated database of its own.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub async fn database(&self, label: &str) -> anyhow::Result<Database> {
+        self.stack.database(label).await
+    }
+
+    /// A topic of its own.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub async fn topic(&self, label: &str) -> anyhow::Result<String> {
+        self.stack.topic(label, PARTITIONS, &[]).await
+    }
+
+    /// Takes a database and its topics away: the disk is needed for the next ones.
+    ///
+    /// # Errors
+    /// If something still holds them.
+    pub async fn remove(&self, database: &Database, topics: &[&str]) -> anyhow::Result<()> {
+        for topic in topics {
+            topics::delete(&self.stack.brokers(), topic).await?;
+        }
+        self.stack.drop_database(database).await
+    }
+
+    /// What was used and written until now.
+    ///
+    /// # Errors
+    /// If the server does not answer.
+    pub async fn account(&self) -> anyhow::Result<Account> {
+        let postgres = self.stack.postgres().and_then(harness::postgres::Postgres::pid);
+        let broker = self.stack.kafka().and_then(|kafka| kafka.nodes()[0].pid());
+        let micros = |used: std::time::Duration| used.as_secs_f64() * 1e6;
+        let wal_bytes: f64 = sqlx::query_scalar("select (pg_current_wal_insert_lsn() - '0/0')::float8")
+            .fetch_one(&mut *self.watcher.lock().await)
+            .await?;
+        Ok(Account {
+            postgres_us: postgres.map(cpu::used_by_family).transpose()?.map(micros),
+            broker_us: broker.map(cpu::used_by).transpose()?.map(micros),
+            wal_bytes,
+        })
+    }
+
+    /// A checkpoint now is none later.
+    ///
+    /// # Errors
+    /// If the server does not answer.
+    pub async fn checkpoint(&self) -> anyhow::Result<()> {
+        sqlx::raw_sql("checkpoint")
+            .execute(&mut *self.watcher.lock().await)
+            .await?;
+        Ok(())
+    }
+
+    /// One number that a statement returns.
+    ///
+    /// # Errors
+    /// If the server does not answer.
+    pub async fn number(&self, sql: &'static str) -> anyhow::Result<i64> {
+        Ok(sqlx::query_scalar(sql)
+            .fetch_one(&mut *self.watcher.lock().await)
+            .await?)
+    }
+
+    /// An `outbox-publisher` on this database, as it is shipped.
+    pub fn publisher(&self, name: &str, database: &Database) -> Service {
+        Service::publisher(name)
+            .set("KAFKA__BROKERS", self.stack.brokers())
+            .set("DATABASE__URL", &database.url)
+    }
+}
