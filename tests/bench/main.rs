@@ -15,6 +15,9 @@ struct Arguments {
     /// Rounds in which everybody takes a turn
     #[arg(long, default_value_t = 3)]
     rounds: usize,
+    /// Only contestants whose name holds this
+    #[arg(long, default_value = "")]
+    only: String,
     /// Rows of a round
     #[arg(long, default_value_t = 200_000)]
     rows: u64,
@@ -45,7 +48,7 @@ async fn main() -> ExitCode {
 
 async fn measure(arguments: &Arguments) -> anyhow::Result<()> {
     let site = Site::start().await?;
-    let drain = publisher::drain(&site, arguments.rows, arguments.rounds, |line| println!("{line}")).await?;
+    let drain = publisher::drain(&site, arguments.rows, arguments.rounds, &arguments.only, |line| println!("{line}")).await?;
     println!("{drain:#?}");
     Ok(())
 }
