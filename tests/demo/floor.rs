@@ -11,10 +11,10 @@ use harness::report::{Goal, Latency};
 use harness::tail::Tail;
 use harness::{Ability, Stack, StackKind, Verdict};
 
-use bench::bare;
 use crate::cast::{BUCKETS_HELD, Cast};
 use crate::scene::Scene;
 use crate::screen::{Screen, grouped, span};
+use bench::bare;
 
 /// How long the services may take for all records, so slow would be far below the floor.
 const WORK_WITHIN: Duration = Duration::from_secs(300);
