@@ -5,13 +5,19 @@
 //! | [`site`], [`fill`] | servers as in production; what is there before a round |
 //! | [`peers`], [`bare`] | who is measured beside the services: bare clients, others' designs |
 //! | [`course`], [`ends`], [`cpu`] | what a round took, by row: time, CPU by process, log |
+//! | [`latency`] | when events are due in an open loop |
 //! | [`parts`] | what is measured, and how it is judged |
+//! | [`table`], [`plot`] | the result for people |
 
 pub mod bare;
 pub mod course;
 pub mod cpu;
 pub mod ends;
+mod figures;
 pub mod fill;
+pub mod latency;
 pub mod parts;
 pub mod peers;
+pub mod plot;
 pub mod site;
+pub mod table;

@@ -48,7 +48,10 @@ async fn main() -> ExitCode {
 
 async fn measure(arguments: &Arguments) -> anyhow::Result<()> {
     let site = Site::start().await?;
-    let drain = publisher::drain(&site, arguments.rows, arguments.rounds, &arguments.only, |line| println!("{line}")).await?;
+    let drain = publisher::drain(&site, arguments.rows, arguments.rounds, &arguments.only, |line| {
+        println!("{line}")
+    })
+    .await?;
     println!("{drain:#?}");
     Ok(())
 }
