@@ -8,7 +8,8 @@
 //! | `setup` | what a run is made of: its records, who decides |
 //! | `store`, `inbox` | Postgres: claims that wait for each other, statements in small steps; the port to it |
 //! | `member` | a process: the intake, its attempts, the consumer's thread |
-//! | `world`, `schedule` | members and a group; what may happen next, and what it does |
+//! | `group` | the broker, and who has which partition |
+//! | `schedule`, `world` | what may happen next, and what it does |
 //! | `run`, `judge` | a run from its seed to its verdict; what is promised |
 //! | `points` | where a member was when it ended or was overtaken |
 //! | `safeguards` | frames with a safeguard switched off; `tests` shows that each is missed |
@@ -16,6 +17,7 @@
 
 #[cfg(test)]
 mod conformance;
+mod group;
 mod inbox;
 mod judge;
 mod member;
