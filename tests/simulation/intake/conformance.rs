@@ -12,7 +12,8 @@ use triage_service::domain::record::Record;
 use crate::intake::inbox::{Connection, SharedStore};
 use crate::intake::judge::Judge;
 use crate::intake::setup::{Entry, Kind, OUTCOMES};
-use crate::intake::store::{Store, Trouble};
+use crate::intake::store::Store;
+use crate::intake::transactions::Trouble;
 
 /// Polls of a statement after which it would have been answered.
 const PATIENCE: usize = 100;

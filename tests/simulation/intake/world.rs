@@ -16,7 +16,8 @@ use crate::intake::member::{Ended, Member};
 use crate::intake::points;
 use crate::intake::schedule::Action;
 use crate::intake::setup::{Entry, Faults, Setup};
-use crate::intake::store::{Call, Store, Trouble};
+use crate::intake::store::Store;
+use crate::intake::transactions::{Call, Trouble};
 use crate::runs::Fault;
 
 pub(crate) struct World {
