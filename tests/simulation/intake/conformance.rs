@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
-use crate::inbox::{self, Subject, id, source};
+use crate::inbox::{Subject, cases, id, source};
 use shared::headers::Headers;
 use triage_service::domain::outcome::OutboxEvent;
 use triage_service::domain::record::Record;
@@ -123,7 +123,7 @@ macro_rules! on_the_simulated_store {
         $(#[test]
         fn $case() {
             let memory = InMemory::new();
-            memory.run(inbox::$case(&memory));
+            memory.run(cases::$case(&memory));
         })+
     };
 }
