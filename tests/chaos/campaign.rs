@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use harness::folders;
 use harness::report::{self, Began, Faults};
-use harness::wait::{self, Seen};
+use harness::wait;
 use serde_json::Value;
 use sqlx::Connection;
 
@@ -223,24 +223,9 @@ async fn end(
     })
 }
 
-/// Waits until the group has committed the end of every partition and no row is PENDING.
+/// Waits until the group is behind every record and everything is published.
 pub(crate) async fn until_done(scene: &Scene<'_>) -> anyhow::Result<()> {
-    wait::until("the stream to be worked off", REST_WITHIN, || async {
-        // In this order: a decision between the two looks is still seen.
-        if !scene.is_consumed().await? {
-            return Ok(Seen::NotYet("records are not committed by the group".to_owned()));
-        }
-        let mut connection = scene.database.connect().await?;
-        let pending: i64 = sqlx::query_scalar("select count(*) from outbox_events where status = 'PENDING'")
-            .fetch_one(&mut connection)
-            .await?;
-        connection.close().await?;
-        Ok(match pending {
-            0 => Seen::Yes(()),
-            _ => Seen::NotYet(format!("{pending} rows are PENDING")),
-        })
-    })
-    .await
+    wait::until_done(&scene.database, REST_WITHIN, || scene.is_consumed()).await
 }
 
 /// Attempts that rows have counted, and rows set aside.

@@ -7,13 +7,12 @@
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context, bail, ensure};
 use harness::postgres::{self, Postgres};
-use harness::{Database, folders};
+use harness::{Database, folders, sweeper};
 use sqlx::{AssertSqlSafe, Connection};
 
 /// Room for the tables of a run of several hundred faults; only what is written takes memory.
@@ -86,17 +85,7 @@ impl Disk {
 }
 
 fn mount(folder: &Path) -> anyhow::Result<()> {
-    // It waits until its input is closed, which our death does as well.
-    let mut sweeper = Command::new("sh")
-        .args(["-c", r#"cat >/dev/null; umount -l -- "$1""#, "sweeper"])
-        .arg(folder)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .process_group(0)
-        .spawn()
-        .context("start the sweeper of the disk")?;
-    std::mem::forget(sweeper.stdin.take());
+    sweeper::at_our_end(r#"umount -l -- "$1""#, folder).context("start the sweeper of the disk")?;
     let options = format!("size={BYTES},mode=0755");
     let mounted = Command::new("mount")
         .args(["-t", "tmpfs", "-o", &options, "tmpfs"])

@@ -10,9 +10,8 @@ use harness::feed::{Feeder, Pace, SentAt, Writer};
 use harness::input::{Inputs, Kind};
 use harness::report::{Faults, Latency};
 use harness::tail::{self, Tail};
-use harness::wait::{self, Seen};
+use harness::wait;
 use harness::{Database, Stack, StackKind};
-use sqlx::Connection;
 
 use crate::cast::{BUCKETS_HELD, Cast, PARTITIONS_HELD};
 use crate::scene::{LEASE_MS, PARTITIONS, SESSION_MS, Scene};
@@ -94,7 +93,7 @@ pub(crate) async fn play(stack: &Stack, scene: &Scene, screen: &Arc<Screen>) -> 
         "the stream ends after {} records",
         grouped(written.values().sum())
     ));
-    until_done(scene).await?;
+    wait::until_done(&scene.database, REST_WITHIN, || scene.is_consumed()).await?;
     screen.event(format!(
         "every record decided, every outcome published, {} later",
         span(millis(ended.elapsed()))
@@ -205,27 +204,6 @@ async fn freeze_a_publisher(cast: &Cast, screen: &Screen) -> anyhow::Result<Faul
         span(millis(back))
     ));
     Ok(Faults::of(vec![millis(recovery)]))
-}
-
-/// Waits until the group has committed the end of every partition and no row is PENDING.
-async fn until_done(scene: &Scene) -> anyhow::Result<()> {
-    wait::until("the stream to be worked off", REST_WITHIN, || async {
-        // In this order: a decision between the two looks is still seen.
-        if !scene.is_consumed().await? {
-            return Ok(Seen::NotYet("records are not committed by the group".to_owned()));
-        }
-        let mut connection = scene.database.connect().await?;
-        let pending: i64 = sqlx::query_scalar("select count(*) from outbox_events where status = 'PENDING'")
-            .fetch_one(&mut connection)
-            .await?;
-        connection.close().await?;
-        Ok(if pending == 0 {
-            Seen::Yes(())
-        } else {
-            Seen::NotYet(format!("{pending} rows are PENDING"))
-        })
-    })
-    .await
 }
 
 /// Keeps the live line true until it is aborted.

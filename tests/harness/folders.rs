@@ -5,15 +5,18 @@
 //! the process ends, however it ends.
 
 use std::fs;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 use anyhow::Context;
 
+use crate::sweeper;
+
 /// Log folders of earlier runs that are kept.
 const RUNS_KEPT: usize = 10;
+
+/// Removes a folder in several tries, since a dying server may still write.
+const REMOVE: &str = r#"for try in 1 2 3 4 5; do rm -rf -- "$1" && exit; sleep 1; done"#;
 
 /// The root of the workspace.
 pub fn workspace() -> &'static Path {
@@ -57,29 +60,10 @@ pub fn data(name: &str) -> anyhow::Result<PathBuf> {
         .tempdir_in(&root)
         .with_context(|| format!("make a data folder in {}", root.display()))?
         .keep();
-    remove_at_our_end(&folder)?;
+    sweeper::at_our_end(REMOVE, &folder).context("start the sweeper of the data folder")?;
     use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o755))?;
     Ok(folder)
-}
-
-/// Leaves a shell behind that waits for our end of its pipe to close, which our death does as well.
-fn remove_at_our_end(folder: &Path) -> anyhow::Result<()> {
-    let mut sweeper = Command::new("sh")
-        .arg("-c")
-        // Several tries, since a dying server may still write.
-        .arg(r#"cat >/dev/null; for try in 1 2 3 4 5; do rm -rf -- "$1" && exit; sleep 1; done"#)
-        .arg("sweeper")
-        .arg(folder)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .process_group(0)
-        .spawn()
-        .context("start the sweeper of the data folder")?;
-    // The pipe is open until the process ends; nobody writes to it.
-    std::mem::forget(sweeper.stdin.take());
-    Ok(())
 }
 
 fn forget_old_runs(runs: &Path, ours: &Path) {

@@ -37,6 +37,7 @@ pub mod process;
 pub mod proxy;
 pub mod report;
 pub mod stack;
+pub mod sweeper;
 pub mod tail;
 pub mod topics;
 pub mod wait;

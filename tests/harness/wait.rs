@@ -4,6 +4,9 @@ use std::future::Future;
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
+use sqlx::Connection;
+
+use crate::stack::Database;
 
 /// Pause between two looks.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -54,4 +57,27 @@ where
         }
         tokio::time::sleep(PAUSE).await;
     }
+}
+
+/// Waits until the group has committed the end of every partition, as `is_consumed` says, and no row is PENDING.
+pub async fn until_done<F>(database: &Database, within: Duration, is_consumed: impl Fn() -> F) -> anyhow::Result<()>
+where
+    F: Future<Output = anyhow::Result<bool>>,
+{
+    until("the stream to be worked off", within, || async {
+        // In this order: a decision between the two looks is still seen.
+        if !is_consumed().await? {
+            return Ok(Seen::NotYet("records are not committed by the group".to_owned()));
+        }
+        let mut connection = database.connect().await?;
+        let pending: i64 = sqlx::query_scalar("select count(*) from outbox_events where status = 'PENDING'")
+            .fetch_one(&mut connection)
+            .await?;
+        connection.close().await?;
+        Ok(match pending {
+            0 => Seen::Yes(()),
+            _ => Seen::NotYet(format!("{pending} rows are PENDING")),
+        })
+    })
+    .await
 }

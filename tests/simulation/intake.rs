@@ -6,9 +6,11 @@
 //! | file | what it is |
 //! |---|---|
 //! | `setup` | what a run is made of: its records, who decides |
-//! | `store`, `inbox` | Postgres: claims that wait for each other, statements in small steps; the port to it |
+//! | `store`, `transactions` | Postgres: statements in small steps; who waits for whom, and hears what |
+//! | `inbox` | the port to it |
+//! | `group` | the broker, and who has which partition |
 //! | `member` | a process: the intake, its attempts, the consumer's thread |
-//! | `world`, `schedule` | members and a group; what may happen next, and what it does |
+//! | `schedule`, `world` | what may happen next, and what it does |
 //! | `run`, `judge` | a run from its seed to its verdict; what is promised |
 //! | `points` | where a member was when it ended or was overtaken |
 //! | `safeguards` | frames with a safeguard switched off; `tests` shows that each is missed |
@@ -16,6 +18,7 @@
 
 #[cfg(test)]
 mod conformance;
+mod group;
 mod inbox;
 mod judge;
 mod member;
@@ -27,4 +30,5 @@ pub(crate) mod setup;
 mod store;
 #[cfg(test)]
 mod tests;
+mod transactions;
 mod world;

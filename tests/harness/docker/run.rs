@@ -5,9 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 
 use anyhow::Context;
@@ -16,6 +14,7 @@ use tokio::sync::OnceCell;
 use super::docker;
 #[cfg(feature = "containers")]
 use super::watch;
+use crate::sweeper;
 
 /// The name of the label.
 pub const LABEL: &str = "claimfirst.run";
@@ -27,11 +26,8 @@ const KINDS: [(&[&str], &[&str]); 3] = [
     (&["volume", "ls", "--format", "{{.Name}}"], &["volume", "rm", "-f"]),
 ];
 
-/// Waits until its input is closed, which our death does as well. Several rounds, since the engine may be
-/// making a container at that moment.
-const SWEEPER: &str = r#"
-cat >/dev/null
-for round in 1 2 3; do
+/// Removes all that carries a label. Several rounds, since the engine may be making a container at that moment.
+const REMOVE: &str = r#"for round in 1 2 3; do
     docker ps -aq --filter "label=$1" | xargs -r docker rm -fv
     docker network ls -q --filter "label=$1" | xargs -r docker network rm
     docker volume ls -q --filter "label=$1" | xargs -r docker volume rm -f
@@ -82,7 +78,7 @@ pub async fn begin() -> anyhow::Result<()> {
     BEGUN
         .get_or_try_init(|| async {
             remove_leftovers().await?;
-            remove_at_our_end()?;
+            sweeper::at_our_end(REMOVE, label()).context("start the sweeper of the containers")?;
             #[cfg(feature = "containers")]
             watch::begin().await?;
             anyhow::Ok(())
@@ -112,20 +108,6 @@ async fn remove_leftovers() -> anyhow::Result<()> {
             }
         }
     }
-    Ok(())
-}
-
-fn remove_at_our_end() -> anyhow::Result<()> {
-    let mut sweeper = Command::new("sh")
-        .args(["-c", SWEEPER, "sweeper", &label()])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .process_group(0)
-        .spawn()
-        .context("start the sweeper of the containers")?;
-    // The pipe is open until the process ends; nobody writes to it.
-    std::mem::forget(sweeper.stdin.take());
     Ok(())
 }
 

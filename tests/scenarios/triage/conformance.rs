@@ -6,7 +6,7 @@ use std::time::Duration;
 use harness::{Database, Stack};
 use shared::config::DatabaseSettings;
 use shared::postgres::Session;
-use simulation::inbox::{self, Subject, TOPIC};
+use simulation::inbox::{Subject, TOPIC, cases};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use triage_service::domain::outcome::OutboxEvent;
 use triage_service::postgres::{InboxOptions, PgInbox};
@@ -101,7 +101,7 @@ macro_rules! on_postgres {
         $(#[tokio::test]
         async fn $case() -> anyhow::Result<()> {
             let store = OnPostgres::new(stringify!($case)).await?;
-            inbox::$case(&store).await;
+            cases::$case(&store).await;
             let OnPostgres { database, inbox } = store;
             drop(inbox);
             Stack::shared().await?.drop_database(&database).await

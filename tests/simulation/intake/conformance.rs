@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
-use crate::inbox::{self, Subject, id, source};
+use crate::inbox::{Subject, cases, id, source};
 use shared::headers::Headers;
 use triage_service::domain::outcome::OutboxEvent;
 use triage_service::domain::record::Record;
@@ -12,7 +12,8 @@ use triage_service::domain::record::Record;
 use crate::intake::inbox::{Connection, SharedStore};
 use crate::intake::judge::Judge;
 use crate::intake::setup::{Entry, Kind, OUTCOMES};
-use crate::intake::store::{Store, Trouble};
+use crate::intake::store::Store;
+use crate::intake::transactions::Trouble;
 
 /// Polls of a statement after which it would have been answered.
 const PATIENCE: usize = 100;
@@ -122,7 +123,7 @@ macro_rules! on_the_simulated_store {
         $(#[test]
         fn $case() {
             let memory = InMemory::new();
-            memory.run(inbox::$case(&memory));
+            memory.run(cases::$case(&memory));
         })+
     };
 }

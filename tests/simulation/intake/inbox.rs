@@ -10,7 +10,8 @@ use triage_service::domain::dead_letter::Reason;
 use triage_service::domain::outcome::{DecisionRow, OutboxEvent};
 use triage_service::intake::inbox::{Claim, Inbox, InboxError, InboxTransaction, StandingClaim};
 
-use crate::intake::store::{Call, Decided, Phase, Reply, Store, Trouble};
+use crate::intake::store::Store;
+use crate::intake::transactions::{Call, Decided, Phase, Reply, Trouble};
 
 /// The store, shared by all that speak to it.
 #[derive(Debug, Clone)]

@@ -1,6 +1,7 @@
 //! Where a member was when it ended, lost its connection or was overtaken: what the coverage is made of.
 
-use crate::intake::store::{Call, Store};
+use crate::intake::store::Store;
+use crate::intake::transactions::Call;
 use crate::intake::world::World;
 
 /// The points of a statement at which something else can happen first: it is sent, half done, or its answer has

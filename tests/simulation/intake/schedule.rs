@@ -5,7 +5,7 @@ use triage_service::intake::batch::BatchId;
 use crate::intake::member::Member;
 use crate::intake::points;
 use crate::intake::setup::Faults;
-use crate::intake::store::Phase;
+use crate::intake::transactions::Phase;
 use crate::intake::world::World;
 use crate::runs::Fault;
 

@@ -4,13 +4,12 @@
 //! below the last completed one; commits may be asynchronous, and a crash takes those back, the sequence
 //! and the transaction ids with them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::chance::Chance;
 use outbox_publisher::domain::event::OutboxEvent;
 use outbox_publisher::domain::marks::{Snapshot, Xid};
-use outbox_publisher::ports::{ChangeAnswer, ChangeKind, ChangeRequest, ChangeRow, SettleRow};
 use uuid::Uuid;
 
 use crate::relay::rows::{Event, Lease, Phase, Poison, Row, State, Status, Transaction};
@@ -220,96 +219,6 @@ impl Store {
         }
     }
 
-    /// Marks rows PUBLISHED. `on_log` says whether an event is on its topic.
-    pub(crate) fn settle(&mut self, rows: &[SettleRow], on_log: impl Fn(usize) -> bool) -> u64 {
-        let mut changed = 0;
-        for named in rows {
-            for at in 0..self.rows.len() {
-                let row = &self.rows[at];
-                let is_named = row.event.bucket == named.bucket
-                    && row.event.id == named.id
-                    && (row.event.event_id == named.event_id || !self.holds(StoreRule::SettleByEventId));
-                if !is_named || !self.is_visible(row) || row.now.status == Status::Published {
-                    continue;
-                }
-                let number = row.number;
-                if !on_log(number) {
-                    self.fail(format!(
-                        "row {} of event {number} marked PUBLISHED, but it is not on its topic",
-                        named.id
-                    ));
-                }
-                let to_main = self.holds(StoreRule::SettleToMainLane);
-                let state = &mut self.rows[at].now;
-                state.status = Status::Published;
-                if to_main {
-                    state.lane = 0;
-                }
-                changed += 1;
-            }
-        }
-        if changed > 0 {
-            self.complete_own();
-        }
-        changed
-    }
-
-    /// Retry, park or fail.
-    pub(crate) fn change(&mut self, request: &ChangeRequest, now: Duration) -> ChangeAnswer {
-        let lease = &self.leases[&request.bucket];
-        if lease.epoch != request.epoch && self.holds(StoreRule::FenceChange) {
-            return ChangeAnswer::NotOwner;
-        }
-        let mut changed = Vec::new();
-        for ChangeRow { id, event_id, kind } in &request.rows {
-            for at in 0..self.rows.len() {
-                let row = &self.rows[at];
-                let is_named = row.event.id == *id && row.event.event_id == *event_id && self.is_visible(row);
-                let may_change = row.now.status == Status::Pending || !self.holds(StoreRule::OnlyPending);
-                if !is_named || !may_change {
-                    continue;
-                }
-                if row.now.status == Status::Published {
-                    self.fail(format!("PUBLISHED row {id} taken back by {kind:?}"));
-                }
-                let (status, number) = (self.rows[at].now.status, self.rows[at].number);
-                let is_counted = !matches!(kind, ChangeKind::Park) && status == Status::Pending;
-                if is_counted && !self.events[number].is_at_fault {
-                    self.fail(format!("BURNT: row {id} is not at fault and suffers {kind:?}"));
-                }
-                let row = &mut self.rows[at];
-                match kind {
-                    ChangeKind::Park => row.now.lane = 1,
-                    ChangeKind::Retry { pause, .. } => {
-                        row.now.lane = 1;
-                        row.now.attempts += 1;
-                        row.now.due = now + *pause;
-                    }
-                    ChangeKind::Fail { .. } => {
-                        row.now.lane = 2;
-                        row.now.status = Status::Failed;
-                        self.events[row.number].has_failed = true;
-                    }
-                }
-                changed.push(*id);
-            }
-        }
-        if !changed.is_empty() {
-            self.complete_own();
-        }
-        ChangeAnswer::Changed(changed)
-    }
-
-    /// Which of these transactions hold no lock on the outbox: one that has ended holds none.
-    pub(crate) fn without_lock(&self, xids: &[Xid]) -> Vec<Xid> {
-        let holds = |xid: &Xid| {
-            self.transactions
-                .iter()
-                .any(|t| t.phase == Phase::Running && t.xid == *xid && t.inserted > 0)
-        };
-        xids.iter().filter(|xid| !holds(xid)).copied().collect()
-    }
-
     /// An operator puts a FAILED row back. One whose leaf is gone is inserted again under a new id.
     pub(crate) fn redrive(&mut self, at: usize, step: u64) {
         let number = self.rows[at].number;
@@ -415,19 +324,6 @@ impl Store {
             self.lives += 1;
             Uuid::from_u128(self.lives)
         })
-    }
-
-    /// The buckets of a request whose lease has the epoch that the owner thinks.
-    pub(crate) fn owned<'a>(
-        &'a self,
-        rule: StoreRule,
-        buckets: impl Iterator<Item = (i16, i64)> + 'a,
-    ) -> BTreeSet<i16> {
-        let is_fenced = self.holds(rule);
-        buckets
-            .filter(|(bucket, epoch)| !is_fenced || self.leases[bucket].epoch == *epoch)
-            .map(|(bucket, _)| bucket)
-            .collect()
     }
 }
 
