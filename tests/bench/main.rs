@@ -1,8 +1,9 @@
 //! `make bench`.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use bench::parts::publisher;
+use bench::parts::publisher::{self, Asked};
 use bench::peers::{self, Task};
 use bench::site::Site;
 use clap::{Parser, Subcommand};
@@ -21,6 +22,9 @@ struct Arguments {
     /// Rows of a round
     #[arg(long, default_value_t = 200_000)]
     rows: u64,
+    /// Folder with the services as they were before a change: measured in turns with those of now
+    #[arg(long, value_name = "FOLDER")]
+    before: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -47,11 +51,14 @@ async fn main() -> ExitCode {
 }
 
 async fn measure(arguments: &Arguments) -> anyhow::Result<()> {
+    let asked = Asked {
+        rows: arguments.rows,
+        rounds: arguments.rounds,
+        only: arguments.only.clone(),
+        before: arguments.before.clone(),
+    };
     let site = Site::start().await?;
-    let drain = publisher::drain(&site, arguments.rows, arguments.rounds, &arguments.only, |line| {
-        println!("{line}")
-    })
-    .await?;
+    let drain = publisher::drain(&site, &asked, |line| println!("{line}")).await?;
     println!("{drain:#?}");
     Ok(())
 }

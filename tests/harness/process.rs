@@ -29,6 +29,8 @@ pub struct Service {
     binary: &'static str,
     prefix: &'static str,
     environment: BTreeMap<String, String>,
+    /// Where the binary lies that is not the one of this tree.
+    folder: Option<PathBuf>,
 }
 
 /// A service that was started; it is killed when this value is dropped.
@@ -67,6 +69,7 @@ impl Service {
             binary: "claimfirst",
             prefix: "CLAIMFIRST__",
             environment: BTreeMap::new(),
+            folder: None,
         }
     }
 
@@ -76,6 +79,7 @@ impl Service {
             binary,
             prefix,
             environment: BTreeMap::new(),
+            folder: None,
         }
         .set("HTTP__LISTEN", "127.0.0.1:0")
         .set("TELEMETRY__LOG_FORMAT", "json")
@@ -93,6 +97,13 @@ impl Service {
     #[must_use]
     pub fn variable(mut self, name: &str, value: impl ToString) -> Self {
         self.environment.insert(name.to_owned(), value.to_string());
+        self
+    }
+
+    /// As it was built elsewhere: the binary of that folder.
+    #[must_use]
+    pub fn built_in(mut self, folder: &Path) -> Self {
+        self.folder = Some(folder.to_owned());
         self
     }
 
@@ -151,7 +162,11 @@ impl Service {
     }
 
     async fn command(&self) -> anyhow::Result<Command> {
-        let mut command = Command::new(binaries::build().await?.join(self.binary));
+        let folder = match &self.folder {
+            Some(folder) => folder.clone(),
+            None => binaries::build().await?,
+        };
+        let mut command = Command::new(folder.join(self.binary));
         // Settings of the caller's shell must not reach the service.
         for (name, _) in std::env::vars_os() {
             if name.to_str().is_some_and(|name| name.starts_with(self.prefix)) {

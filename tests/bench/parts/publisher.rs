@@ -1,6 +1,7 @@
 //! How fast a filled outbox is drained: the publisher, the limit, and what others do.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use harness::Running;
@@ -41,65 +42,103 @@ const PEERS: [(&str, Who, usize); 4] = [
 pub const PRODUCER: &str = "limit: a producer";
 /// Our name.
 pub const OURS: &str = "outbox-publisher";
+/// Our name as it was built before.
+const BEFORE: &str = "outbox-publisher before";
 
-/// Everybody in turn, so many rounds, each on rows of its own.
+/// What is measured, how often.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    /// Rows of a round.
+    pub rows: u64,
+    /// Rounds in which everybody takes a turn.
+    pub rounds: usize,
+    /// Only contestants whose name holds this.
+    pub only: String,
+    /// Where the services lie as they were before a change, to be measured beside those of now.
+    pub before: Option<PathBuf>,
+}
+
+/// Everybody in turn, each on rows of its own.
 ///
 /// # Errors
 /// If anything fails, or reconcile finds something.
-pub async fn drain(site: &Site, rows: u64, rounds: usize, only: &str, say: impl Fn(&str)) -> anyhow::Result<Drain> {
+pub async fn drain(site: &Site, asked: &Asked, say: impl Fn(&str)) -> anyhow::Result<Drain> {
     let mut drain = Drain::default();
+    let rows = asked.rows;
     // The broker compiles what it runs often: nobody is to pay for that alone.
     peer(site, Who::RowLease, 100, rows / 4).await?;
     producer(site, rows).await?;
-    for round in 1..=rounds {
-        if OURS.contains(only) {
-            let course = ours(site, rows, &mut drain).await.context(OURS)?;
-            told(&say, round, OURS, &course);
-            drain.courses.entry(OURS).or_default().push(course);
+    let is_asked = |name: &&str| name.contains(&asked.only);
+    for round in 1..=asked.rounds {
+        if is_asked(&OURS) {
+            let ours = ours(site, rows, None).await.context(OURS)?;
+            drain.add(&say, round, OURS, ours.course);
+            drain.hot_share.push(ours.hot_share);
+            drain.resident.push(ours.resident);
+            if let Some(folder) = &asked.before {
+                let before = self::ours(site, rows, Some(folder)).await.context(BEFORE)?;
+                drain.add(&say, round, BEFORE, before.course);
+            }
         }
-        for (name, who, batch) in PEERS.into_iter().filter(|(name, ..)| name.contains(only)) {
+        for (name, who, batch) in PEERS.into_iter().filter(|(name, ..)| is_asked(name)) {
             let course = peer(site, who, batch, rows).await.context(name)?;
-            told(&say, round, name, &course);
-            drain.courses.entry(name).or_default().push(course);
+            drain.add(&say, round, name, course);
         }
-        if PRODUCER.contains(only) {
+        if is_asked(&PRODUCER) {
             let course = producer(site, rows).await.context(PRODUCER)?;
-            told(&say, round, PRODUCER, &course);
-            drain.courses.entry(PRODUCER).or_default().push(course);
+            drain.add(&say, round, PRODUCER, course);
         }
     }
     Ok(drain)
 }
 
-fn told(say: impl Fn(&str), round: usize, name: &str, course: &Course) {
-    let cpu = course.cpu.map_or_else(String::new, |cpu| {
-        format!(
-            "; CPU us a row: own {:.1}, Postgres {:.1}, broker {:.1}",
-            cpu.own, cpu.postgres, cpu.broker
-        )
-    });
-    say(&format!(
-        "round {round}  {name:<38} {:>8.0} rows/s{cpu}; {:.0} bytes of log a row",
-        course.per_second, course.wal_bytes
-    ));
+impl Drain {
+    fn add(&mut self, say: impl Fn(&str), round: usize, name: &'static str, course: Course) {
+        let cpu = course.cpu.map_or_else(String::new, |cpu| {
+            format!(
+                "; CPU us a row: own {:.1}, Postgres {:.1}, broker {:.1}",
+                cpu.own, cpu.postgres, cpu.broker
+            )
+        });
+        say(&format!(
+            "round {round}  {name:<38} {:>8.0} rows/s{cpu}; {:.0} bytes of log a row",
+            course.per_second, course.wal_bytes
+        ));
+        self.courses.entry(name).or_default().push(course);
+    }
 }
 
-async fn ours(site: &Site, rows: u64, drain: &mut Drain) -> anyhow::Result<Course> {
+/// What a round of ours shows beside its course.
+struct Ours {
+    course: Course,
+    hot_share: f64,
+    resident: f64,
+}
+
+async fn ours(site: &Site, rows: u64, built_in: Option<&Path>) -> anyhow::Result<Ours> {
     let database = site.database("drain").await?;
     let topic = site.topic("drain").await?;
     fill::outbox(&database, &topic, rows, KEYS).await?;
     let ends = Ends::new(&site.stack.brokers(), &topic, PARTITIONS)?;
-    let publisher = site.publisher("publisher", &database).start().await?;
+    let mut service = site.publisher("publisher", &database);
+    if let Some(folder) = built_in {
+        service = service.built_in(folder);
+    }
+    let publisher = service.start().await?;
     let settled = async || Ok(settled(&publisher).await? >= rows);
     let course = watch(site, &[&publisher], &ends, rows, settled).await?;
-    drain.resident.push(publisher.resident_peak_bytes()? as f64);
+    let resident = publisher.resident_peak_bytes()? as f64;
     expect_code(OURS, publisher.terminate(SOON).await?, 0)?;
     let mut connection = database.connect().await?;
-    drain.hot_share.push(hot_share(&mut connection).await?);
+    let hot_share = hot_share(&mut connection).await?;
     drop(connection);
     reconcile(site, &database, &[]).await?;
     site.remove(&database, &[&topic]).await?;
-    Ok(course)
+    Ok(Ours {
+        course,
+        hot_share,
+        resident,
+    })
 }
 
 /// Rows that a publisher has marked as published.

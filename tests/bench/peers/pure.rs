@@ -9,8 +9,9 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use shared::config::KafkaSettings;
 use shared::kafka::{Role, client_config};
+use uuid::Uuid;
 
-use super::sender::Sender;
+use super::sender::{Event, Sender};
 use super::{Task, tell, wait_for_the_start};
 use crate::bare::Bare;
 use crate::site::PARTITIONS;
@@ -41,8 +42,12 @@ pub(super) fn produce(task: &Task) -> anyhow::Result<()> {
     let keys: Vec<String> = (0..1_000).map(|key| format!("customer-{key}")).collect();
     let began = wait_for_the_start()?;
     for number in 0..task.rows as usize {
-        let key = keys[number % keys.len()].as_bytes();
-        sender.send(Some(key), Some(&payloads[number % payloads.len()]))?;
+        let event = Event {
+            event_type: "bench.row-written",
+            key: Some(keys[number % keys.len()].as_bytes()),
+            payload: Some(&payloads[number % payloads.len()]),
+        };
+        sender.send(number as i64, Uuid::from_u128(number as u128), event)?;
     }
     sender.until_acknowledged()?;
     tell(task.rows, began)

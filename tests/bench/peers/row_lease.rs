@@ -7,7 +7,7 @@ use sqlx::postgres::PgConnection;
 use sqlx::{Connection, Executor};
 use uuid::Uuid;
 
-use super::sender::Sender;
+use super::sender::{Event, Sender};
 use super::{Task, tell, wait_for_the_start};
 
 /// Materialized: the planner might run the subquery again and claim more than the limit.
@@ -45,8 +45,13 @@ pub(super) async fn run(task: &Task) -> anyhow::Result<()> {
             break;
         }
         rows.sort_unstable_by_key(|row| row.0);
-        for (_, _, key, payload, _) in &rows {
-            sender.send(key.as_deref(), payload.as_deref())?;
+        for (id, event_id, key, payload, event_type) in &rows {
+            let event = Event {
+                event_type,
+                key: key.as_deref(),
+                payload: payload.as_deref(),
+            };
+            sender.send(*id, *event_id, event)?;
         }
         sender.until_acknowledged()?;
         let ids: Vec<i64> = rows.iter().map(|row| row.0).collect();

@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use rdkafka::client::ClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DeliveryResult, ProducerContext, ThreadedProducer};
 use shared::config::KafkaSettings;
 use shared::kafka::{Role, client_config};
+use uuid::Uuid;
 
 /// How long acknowledgements may stay away.
 const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(60);
@@ -49,6 +51,31 @@ impl ProducerContext for Acks {
     }
 }
 
+/// What is sent.
+pub(super) struct Event<'a> {
+    pub(super) event_type: &'a str,
+    pub(super) key: Option<&'a [u8]>,
+    pub(super) payload: Option<&'a [u8]>,
+}
+
+fn headers(id: i64, event_id: Uuid, event_type: &str) -> OwnedHeaders {
+    let (id, mut buffer) = (id.to_string(), Uuid::encode_buffer());
+    let all = [
+        ("event-id", &*event_id.hyphenated().encode_lower(&mut buffer)),
+        ("event-type", event_type),
+        ("content-type", "application/json"),
+        ("outbox-id", &id),
+        ("outbox-epoch", "1"),
+    ];
+    all.into_iter()
+        .fold(OwnedHeaders::new_with_capacity(all.len()), |headers, (key, value)| {
+            headers.insert(Header {
+                key,
+                value: Some(value),
+            })
+        })
+}
+
 impl Sender {
     /// One that waits `linger_ms` for more records before it sends.
     pub(super) fn new(brokers: &str, topic: &str, linger_ms: u32) -> anyhow::Result<Self> {
@@ -69,9 +96,10 @@ impl Sender {
         })
     }
 
-    pub(super) fn send(&mut self, key: Option<&[u8]>, payload: Option<&[u8]>) -> anyhow::Result<()> {
-        let mut next = BaseRecord::<[u8], [u8]>::to(&self.topic);
-        (next.key, next.payload) = (key, payload);
+    /// Hands a record to the client, with the headers that the contract asks for: the same bytes as ours have.
+    pub(super) fn send(&mut self, id: i64, event_id: Uuid, event: Event<'_>) -> anyhow::Result<()> {
+        let mut next = BaseRecord::<[u8], [u8]>::to(&self.topic).headers(headers(id, event_id, event.event_type));
+        (next.key, next.payload) = (event.key, event.payload);
         let began = Instant::now();
         loop {
             match self.producer.send(next) {
