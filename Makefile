@@ -2,6 +2,8 @@
 #
 #   make demo     kills services on purpose and proves that nothing was lost
 #   make floor    measures both services against a bare client, on Apache Kafka
+#   make bench    measures them against the limit of the machine and against what others do, in turns: PART=publisher,
+#                 ROUNDS=3 ROWS=200000 ONLY=name, BEFORE=folder with the services as they were before a change
 #   make chaos    breaks everything under load: FAULTS=50 NODES=1|3 SEED=n ONLY=kind RECORD=1, or OUTAGE=600 (seconds)
 #   make test     every test but Compose's, on the stack that STACK names
 #   make hostile  a million records that nobody should write (RECORDS=n), by the triage service, and a hundred thousand
@@ -25,7 +27,7 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 containers := --features system-tests/containers
 if_containers := $(if $(filter containers,$(STACK)),$(containers))
 
-.PHONY: demo floor chaos test hostile simulate mutants check images images-full up down observe-check compose-test tools postgres kafka
+.PHONY: demo floor bench chaos test hostile simulate mutants check images images-full up down observe-check compose-test tools postgres kafka
 
 demo: tools postgres $(if $(filter kafka,$(STACK)),kafka)
 	cargo build --release
@@ -34,6 +36,13 @@ demo: tools postgres $(if $(filter kafka,$(STACK)),kafka)
 floor: tools postgres kafka
 	cargo build --release
 	STACK=$(if $(filter env,$(STACK)),env,kafka) cargo run --release --quiet --package demo -- --timed
+
+# Rates of a mock cluster say nothing, so it wants Kafka.
+bench: tools postgres kafka
+	cargo build --release
+	STACK=$(if $(filter env containers,$(STACK)),$(STACK),kafka) cargo run --release --quiet --package bench $(if_containers) -- \
+	  $(if $(PART),--part $(PART)) --rounds $(or $(ROUNDS),3) --rows $(or $(ROWS),200000) $(if $(ONLY),--only "$(ONLY)") \
+	  $(if $(BEFORE),--before $(BEFORE))
 
 # Needs servers that can be killed: with STACK=auto it fetches Kafka.
 chaos: tools postgres $(if $(filter auto kafka,$(STACK)),kafka)

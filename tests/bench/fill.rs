@@ -1,32 +1,11 @@
-//! What is there before a round begins: rows of an outbox, records of an input topic.
+//! What is there before a drain begins: rows of an outbox.
 
 use anyhow::Context;
 use harness::Database;
-use sqlx::AssertSqlSafe;
+use sqlx::{AssertSqlSafe, Connection};
 
-/// Whose events they are.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Keys {
-    /// So many keys, one after the other.
-    Uniform(u32),
-    /// Half of the rows belong to one key, the rest to a thousand.
-    OneHalf,
-    /// A thousand keys by Zipf's law with exponent 1.1.
-    Zipf,
-}
-
-/// The number of a row's key, of keys that are numbered from 0, as SQL of its number `i`.
-fn key_of(keys: Keys) -> String {
-    match keys {
-        Keys::Uniform(count) => format!("i % {count}"),
-        Keys::OneHalf => "case when i % 2 = 0 then 0 else i % 1000 end".to_owned(),
-        // The inverse of the law's distribution function, continuous where the law is not.
-        Keys::Zipf => {
-            "least(999, floor(power(1 - (i * 0.6180339887498949 % 1) * (1 - power(1000.0, -0.1)), -10)) - 1)::int"
-                .to_owned()
-        }
-    }
-}
+/// Keys of the rows, one after the other.
+const KEYS: u32 = 1_000;
 
 /// A payload of 300 bytes, half of which could be compressed away, as SQL of its number `i`.
 const PAYLOAD: &str = "convert_to('{\"number\":' || lpad(i::text, 12, '0') || ',\"text\":\"' \
@@ -36,20 +15,19 @@ const PAYLOAD: &str = "convert_to('{\"number\":' || lpad(i::text, 12, '0') || ',
 ///
 /// # Errors
 /// If the server refuses them.
-pub async fn outbox(database: &Database, topic: &str, rows: u64, keys: Keys) -> anyhow::Result<()> {
-    let key = key_of(keys);
+pub async fn outbox(database: &Database, topic: &str, rows: u64) -> anyhow::Result<()> {
     run(
         database,
         format!(
             "create temp table keys as
                select n, k as key, outbox_bucket(k, '00000000-0000-0000-0000-000000000000') as bucket,
                       outbox_lane_hash('{topic}', k, '00000000-0000-0000-0000-000000000000') as lane_hash
-                 from (select n, convert_to('customer-' || n, 'UTF8') as k from generate_series(0, 9999) n) numbered;
+                 from (select n, convert_to('customer-' || n, 'UTF8') as k from generate_series(0, {KEYS} - 1) n) numbered;
              analyze keys;
              insert into outbox_events (lane_hash, bucket, event_id, is_ordered, topic, event_type, key, payload)
              select lane_hash, bucket, gen_random_uuid(), true, '{topic}', 'bench.row-written', key, payload
                from (select k.lane_hash, k.bucket, k.key, {PAYLOAD} as payload, i
-                       from generate_series(1::bigint, {rows}) i join keys k on k.n = {key}) filled
+                       from generate_series(1::bigint, {rows}) i join keys k on k.n = i % {KEYS}) filled
               order by i;
              drop table keys"
         ),
@@ -61,8 +39,7 @@ pub async fn outbox(database: &Database, topic: &str, rows: u64, keys: Keys) -> 
 ///
 /// # Errors
 /// If the server refuses them.
-pub async fn leased_rows(database: &Database, topic: &str, rows: u64, keys: Keys) -> anyhow::Result<()> {
-    let key = key_of(keys);
+pub async fn leased_rows(database: &Database, topic: &str, rows: u64) -> anyhow::Result<()> {
     // An index as such tables have it; a page has room for the versions, since a claim and a settle make two.
     run(
         database,
@@ -83,7 +60,7 @@ pub async fn leased_rows(database: &Database, topic: &str, rows: u64, keys: Keys
              ) with (fillfactor = 70);
              create index leased_rows_pending on leased_rows (id) where status = 'PENDING';
              insert into leased_rows (event_id, topic, event_type, key, payload)
-             select gen_random_uuid(), '{topic}', 'bench.row-written', convert_to('customer-' || ({key}), 'UTF8'), {PAYLOAD}
+             select gen_random_uuid(), '{topic}', 'bench.row-written', convert_to('customer-' || i % {KEYS}, 'UTF8'), {PAYLOAD}
                from generate_series(1::bigint, {rows}) i order by i;
              analyze leased_rows"
         ),
@@ -92,7 +69,6 @@ pub async fn leased_rows(database: &Database, topic: &str, rows: u64, keys: Keys
 }
 
 async fn run(database: &Database, sql: String) -> anyhow::Result<()> {
-    use sqlx::Connection as _;
     let mut connection = database.connect().await?;
     sqlx::raw_sql(AssertSqlSafe(sql))
         .execute(&mut connection)

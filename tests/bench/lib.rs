@@ -5,9 +5,8 @@
 //! | [`site`], [`fill`] | servers as in production; what is there before a round |
 //! | [`peers`], [`bare`] | who is measured beside the services: bare clients, others' designs |
 //! | [`course`], [`ends`], [`cpu`] | what a round took, by row: time, CPU by process, log |
-//! | [`latency`] | when events are due in an open loop |
 //! | [`parts`] | what is measured, and how it is judged |
-//! | [`table`], [`plot`] | the result for people |
+//! | [`report`], [`table`], [`plot`] | the result, for people and machines |
 
 pub mod bare;
 pub mod course;
@@ -15,9 +14,9 @@ pub mod cpu;
 pub mod ends;
 mod figures;
 pub mod fill;
-pub mod latency;
 pub mod parts;
 pub mod peers;
 pub mod plot;
+pub mod report;
 pub mod site;
 pub mod table;

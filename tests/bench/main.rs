@@ -1,18 +1,23 @@
-//! `make bench`.
+//! `make bench`: one run that measures the services, the limit and what others do, in turns on the same machine.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use bench::parts::publisher::{self, Asked};
+use bench::parts::{Asked, end_to_end, publisher};
 use bench::peers::{self, Task};
+use bench::report::Report;
 use bench::site::Site;
-use clap::{Parser, Subcommand};
+use bench::table;
+use clap::{Parser, Subcommand, ValueEnum};
 
 /// Measures the services against the limit and against what others do.
 #[derive(Debug, Parser)]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
+    /// Only this part; all of them otherwise
+    #[arg(long, value_enum)]
+    part: Option<Part>,
     /// Rounds in which everybody takes a turn
     #[arg(long, default_value_t = 3)]
     rounds: usize,
@@ -32,6 +37,24 @@ enum Command {
     /// Whoever is measured beside the services; started by the bench itself
     #[command(hide = true)]
     Peer(Task),
+}
+
+/// What can be measured alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// From the input topic to the output topic
+    EndToEnd,
+    /// A filled outbox drained
+    Publisher,
+}
+
+impl Part {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::EndToEnd => "end-to-end",
+            Self::Publisher => "publisher",
+        }
+    }
 }
 
 #[tokio::main]
@@ -58,7 +81,27 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<()> {
         before: arguments.before.clone(),
     };
     let site = Site::start().await?;
-    let drain = publisher::drain(&site, &asked, |line| println!("{line}")).await?;
-    println!("{drain:#?}");
+    let mut report = Report::new(site.stack.choice().kind.name());
+    let wanted = |part: &Part| arguments.part.is_none_or(|only| only == *part);
+    for part in Part::value_variants().iter().copied().filter(wanted) {
+        println!("\n{}: {} events a round, each one's turn", part.name(), asked.rows);
+        let found = match part {
+            Part::EndToEnd => end_to_end::measure(&site, &asked).await?,
+            Part::Publisher => publisher::measure(&site, &asked).await?,
+        };
+        report.parts.insert(part.name(), found);
+    }
+    println!(
+        "\n{}, commit {}\n\n{}",
+        report.machine,
+        report.commit,
+        table::terminal(&report.rows())
+    );
+    let folder = report.write()?;
+    let missed = report.missed();
+    println!(
+        "{missed} goals are missed; table, JSON and plots are in {}",
+        folder.display()
+    );
     Ok(())
 }

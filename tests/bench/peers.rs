@@ -4,7 +4,6 @@
 //! at the next line of its input, and says what it has done.
 
 mod locks_held;
-mod per_event;
 mod pure;
 mod row_lease;
 mod sender;
@@ -40,8 +39,6 @@ pub enum Who {
     RowLease,
     /// A publisher that holds the locks of its rows while it publishes.
     LocksHeld,
-    /// A consumer with one transaction a record.
-    PerEvent,
 }
 
 /// What it works on.
@@ -102,11 +99,10 @@ pub async fn run(task: &Task) -> anyhow::Result<()> {
     match task.who {
         Who::ReadAndSettle => pure::read_and_settle(task).await,
         Who::WriteReadAndSettle => pure::write_read_and_settle(task).await,
-        Who::Produce => pure::produce(task),
+        Who::Produce => pure::produce(task).await,
         Who::Consume => pure::consume(task),
         Who::RowLease => row_lease::run(task).await,
         Who::LocksHeld => locks_held::run(task).await,
-        Who::PerEvent => per_event::run(task).await,
     }
 }
 

@@ -111,27 +111,6 @@ impl Site {
         })
     }
 
-    /// A checkpoint now is none later.
-    ///
-    /// # Errors
-    /// If the server does not answer.
-    pub async fn checkpoint(&self) -> anyhow::Result<()> {
-        sqlx::raw_sql("checkpoint")
-            .execute(&mut *self.watcher.lock().await)
-            .await?;
-        Ok(())
-    }
-
-    /// One number that a statement returns.
-    ///
-    /// # Errors
-    /// If the server does not answer.
-    pub async fn number(&self, sql: &'static str) -> anyhow::Result<i64> {
-        Ok(sqlx::query_scalar(sql)
-            .fetch_one(&mut *self.watcher.lock().await)
-            .await?)
-    }
-
     /// An `outbox-publisher` on this database, as it is shipped.
     pub fn publisher(&self, name: &str, database: &Database) -> Service {
         Service::publisher(name)

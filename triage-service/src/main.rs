@@ -6,9 +6,6 @@ use shared::cli;
 use triage_service::app;
 use triage_service::config::Settings;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let about =
         "Decides events from Kafka, exactly one decision per event, and stores each with its outcome in Postgres";

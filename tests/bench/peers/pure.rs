@@ -9,6 +9,8 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use shared::config::KafkaSettings;
 use shared::kafka::{Role, client_config};
+use sqlx::postgres::PgConnection;
+use sqlx::{Connection, FromRow};
 use uuid::Uuid;
 
 use super::sender::{Event, Sender};
@@ -34,23 +36,53 @@ pub(super) async fn write_read_and_settle(task: &Task) -> anyhow::Result<()> {
     tell(settled as u64, began)
 }
 
-/// Payloads as those of the filled outbox: 300 bytes, half of which could be compressed away.
-pub(super) fn produce(task: &Task) -> anyhow::Result<()> {
+/// What a producer sends.
+#[derive(FromRow)]
+struct Made {
+    event_type: String,
+    key: Option<Vec<u8>>,
+    payload: Option<Vec<u8>>,
+}
+
+/// The events of a database, or as many as are asked for like those of the filled outbox.
+pub(super) async fn produce(task: &Task) -> anyhow::Result<()> {
     let mut sender = Sender::new(&task.brokers, &task.topic, 5)?;
-    let mut random = StdRng::seed_from_u64(1);
-    let payloads: Vec<Vec<u8>> = (0..1_000).map(|_| payload(&mut random)).collect();
-    let keys: Vec<String> = (0..1_000).map(|key| format!("customer-{key}")).collect();
+    let events = if task.source.is_empty() {
+        made()
+    } else {
+        stored(&task.source).await?
+    };
     let began = wait_for_the_start()?;
-    for number in 0..task.rows as usize {
-        let event = Event {
-            event_type: "bench.row-written",
-            key: Some(keys[number % keys.len()].as_bytes()),
-            payload: Some(&payloads[number % payloads.len()]),
+    for (number, event) in events.iter().cycle().take(task.rows as usize).enumerate() {
+        let next = Event {
+            event_type: &event.event_type,
+            key: event.key.as_deref(),
+            payload: event.payload.as_deref(),
         };
-        sender.send(number as i64, Uuid::from_u128(number as u128), event)?;
+        sender.send(number as i64, Uuid::from_u128(number as u128), next)?;
     }
     sender.until_acknowledged()?;
     tell(task.rows, began)
+}
+
+async fn stored(url: &str) -> anyhow::Result<Vec<Made>> {
+    let mut connection = PgConnection::connect(url).await?;
+    Ok(
+        sqlx::query_as("select event_type, key, payload from outbox_events order by id")
+            .fetch_all(&mut connection)
+            .await?,
+    )
+}
+
+/// A thousand of 300 bytes, half of which could be compressed away.
+fn made() -> Vec<Made> {
+    let mut random = StdRng::seed_from_u64(1);
+    let event = |number| Made {
+        event_type: "bench.row-written".to_owned(),
+        key: Some(format!("customer-{number}").into_bytes()),
+        payload: Some(payload(&mut random)),
+    };
+    (0..1_000).map(event).collect()
 }
 
 fn payload(random: &mut StdRng) -> Vec<u8> {

@@ -1,0 +1,242 @@
+//! From a filled input topic to the output topic: both services, and the limit.
+
+use std::path::Path;
+
+use anyhow::Context;
+use harness::feed::Writer;
+use harness::input::Inputs;
+use harness::process::expect_code;
+use harness::wait::{self, Seen};
+use harness::{Database, Running, Service};
+
+use super::publisher::settled;
+use super::{Asked, Found, SOON, reconcile, resident_peak};
+use crate::course::{Course, watch};
+use crate::ends::Ends;
+use crate::peers::{Peer, Task, Who};
+use crate::site::{PARTITIONS, Site};
+use crate::table::Bound;
+
+const OURS: &str = "triage-service and outbox-publisher";
+const BEFORE: &str = "both services before";
+const SQL: &str = "limit: the SQL of both";
+const PRODUCER: &str = "limit: a producer of the outcomes";
+const CONSUMER: &str = "limit: a consumer of the input";
+/// The group of the triage service; its claims have the same name.
+const GROUP: &str = "bench";
+/// The same records in every round.
+const SEED: u64 = 23;
+
+/// Ours, then the limit on the rows that ours wrote, in every round.
+///
+/// # Errors
+/// If anything fails, or reconcile finds something.
+pub async fn measure(site: &Site, asked: &Asked) -> anyhow::Result<Found> {
+    let mut found = Found::default();
+    let (mut triage, mut publisher) = (Vec::new(), Vec::new());
+    // The broker compiles what it runs often: the first round is not to pay for that alone.
+    let warm = round(site, asked.rows, None).await?;
+    warm.scene.remove(site).await?;
+    for _ in 0..asked.rounds {
+        let ours = round(site, asked.rows, None).await.context(OURS)?;
+        found.heats.add(OURS, ours.course);
+        triage.push(ours.triage_resident);
+        publisher.push(ours.publisher_resident);
+        limits(site, &mut found, &ours.scene, asked.rows).await?;
+        ours.scene.remove(site).await?;
+        if let Some(folder) = &asked.before {
+            let before = round(site, asked.rows, Some(folder)).await.context(BEFORE)?;
+            found.heats.add(BEFORE, before.course);
+            before.scene.remove(site).await?;
+        }
+    }
+    judge(&mut found, triage, publisher);
+    Ok(found)
+}
+
+fn judge(found: &mut Found, triage: Vec<f64>, publisher: Vec<f64>) {
+    use Bound::{AtLeast, AtMost};
+    found.costs(OURS, "end to end");
+    let share = found.heats.cpu_share(&[SQL, PRODUCER, CONSUMER], OURS);
+    found.row(
+        "end to end, share of the CPU limit",
+        "",
+        share,
+        Some(AtLeast(0.60)),
+        "CPU of the same SQL by a bare client, of a bare producer and of a bare consumer, as a share of ours",
+    );
+    let rates = found.heats.rates(OURS, SQL);
+    found.row(
+        "end to end, rate against the same SQL by a bare client",
+        "",
+        rates,
+        None,
+        "",
+    );
+    found.row(
+        "end to end against the build before",
+        "",
+        found.heats.rates(OURS, BEFORE),
+        None,
+        "",
+    );
+    found.row(
+        "triage-service resident under full load",
+        "MB",
+        triage,
+        Some(AtMost(60.0)),
+        "",
+    );
+    found.row(
+        "outbox-publisher resident under full load",
+        "MB",
+        publisher,
+        Some(AtMost(60.0)),
+        "",
+    );
+}
+
+/// What one round stands on.
+struct Scene {
+    database: Database,
+    input: String,
+    output: String,
+    dead_letter: String,
+}
+
+/// A round of ours, and what it left.
+struct Round {
+    course: Course,
+    triage_resident: f64,
+    publisher_resident: f64,
+    scene: Scene,
+}
+
+impl Scene {
+    async fn new(site: &Site) -> anyhow::Result<Self> {
+        Ok(Self {
+            database: site.database("end_to_end").await?,
+            input: site.topic("input").await?,
+            output: site.topic("output").await?,
+            dead_letter: site.topic("dead-letter").await?,
+        })
+    }
+
+    /// Events that are all decided: each id once.
+    async fn fill(&self, site: &Site, rows: u64) -> anyhow::Result<()> {
+        let writer = Writer::new(&site.stack.brokers(), &self.input)?;
+        tokio::task::spawn_blocking(move || {
+            let inputs = Inputs::clean(SEED, shared::clock::unix_millis());
+            inputs
+                .take(rows as usize)
+                .try_for_each(|input| writer.send(&input.record))?;
+            writer.flush()
+        })
+        .await
+        .context("filling the input topic panicked")?
+    }
+
+    fn settings(&self) -> [(&'static str, &str); 4] {
+        [
+            ("KAFKA__GROUP", GROUP),
+            ("TOPICS__INPUT", &self.input),
+            ("TOPICS__OUTPUT", &self.output),
+            ("TOPICS__DEAD_LETTER", &self.dead_letter),
+        ]
+    }
+
+    fn triage(&self, site: &Site) -> Service {
+        let service = Service::triage("triage")
+            .set("KAFKA__BROKERS", site.stack.brokers())
+            .set("DATABASE__URL", &self.database.url);
+        self.settings()
+            .into_iter()
+            .fold(service, |service, (name, value)| service.set(name, value))
+    }
+
+    async fn remove(&self, site: &Site) -> anyhow::Result<()> {
+        let topics = [&*self.input, &*self.output, &*self.dead_letter];
+        site.remove(&self.database, &topics).await
+    }
+}
+
+async fn round(site: &Site, rows: u64, built_in: Option<&Path>) -> anyhow::Result<Round> {
+    let scene = Scene::new(site).await?;
+    scene.fill(site, rows).await?;
+    let ends = Ends::new(&site.stack.brokers(), &scene.output, PARTITIONS)?;
+    let built = |service: Service| match built_in {
+        Some(folder) => service.built_in(folder),
+        None => service,
+    };
+    let publisher = built(site.publisher("publisher", &scene.database)).start().await?;
+    until_it_holds_all(&publisher).await?;
+    let triage = built(scene.triage(site)).start().await?;
+    let is_settled = async || Ok(settled(&publisher).await? >= rows);
+    let course = watch(site, &[&triage, &publisher], &ends, rows, is_settled).await?;
+    let (triage_resident, publisher_resident) = (resident_peak(&triage)?, resident_peak(&publisher)?);
+    expect_code("triage-service", triage.terminate(SOON).await?, 0)?;
+    expect_code("outbox-publisher", publisher.terminate(SOON).await?, 0)?;
+    reconcile(site, &scene.database, &scene.settings()).await?;
+    Ok(Round {
+        course,
+        triage_resident,
+        publisher_resident,
+        scene,
+    })
+}
+
+async fn until_it_holds_all(publisher: &Running) -> anyhow::Result<()> {
+    wait::until("the publisher to hold every bucket", SOON, || async {
+        Ok(Seen::when(publisher.metric("outbox_buckets_held").await?, |held| {
+            *held == Some(64.0)
+        }))
+    })
+    .await?;
+    Ok(())
+}
+
+/// The statements of both services on the rows that they wrote, the outcomes sent and the input read, by bare clients.
+async fn limits(site: &Site, found: &mut Found, scene: &Scene, rows: u64) -> anyhow::Result<()> {
+    let (brokers, source) = (site.stack.brokers(), scene.database.url.clone());
+    let database = site.database("bare").await?;
+    let replay = Task {
+        database: database.url.clone(),
+        source: source.clone(),
+        ..Task::of(Who::WriteReadAndSettle)
+    };
+    found
+        .heats
+        .add(SQL, Peer::start(&replay).await?.course(site, rows).await.context(SQL)?);
+    let topic = site.topic("bare").await?;
+    let produce = Task {
+        source,
+        brokers: brokers.clone(),
+        topic: topic.clone(),
+        rows,
+        ..Task::of(Who::Produce)
+    };
+    found.heats.add(
+        PRODUCER,
+        Peer::start(&produce)
+            .await?
+            .course(site, rows)
+            .await
+            .context(PRODUCER)?,
+    );
+    site.remove(&database, &[&topic]).await?;
+    let consume = Task {
+        brokers,
+        topic: scene.input.clone(),
+        rows,
+        ..Task::of(Who::Consume)
+    };
+    found.heats.add(
+        CONSUMER,
+        Peer::start(&consume)
+            .await?
+            .course(site, rows)
+            .await
+            .context(CONSUMER)?,
+    );
+    Ok(())
+}
