@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use harness::{Database, Running, Service};
+use harness::{Database, Running, Service, folders};
 use serde::Serialize;
 
 use crate::course::{Course, Cpu};
@@ -150,7 +150,9 @@ async fn reconcile(site: &Site, database: &Database, settings: &[(&str, &str)]) 
     for (name, value) in settings {
         tool = tool.set(name, value);
     }
-    let (code, printed, complained) = tool.run_with(&["reconcile"]).await?;
+    let report = folders::logs()?.join("reconcile.json"); // not where `claimfirst` would write it: the caller's folder
+    let report = report.to_str().context("the log folder has a name in UTF-8")?;
+    let (code, printed, complained) = tool.run_with(&["reconcile", "--report", report]).await?;
     let code = code.context("it was not killed")?;
     ensure!(code == 0, "what was measured is not right: {printed}{complained}");
     Ok(())

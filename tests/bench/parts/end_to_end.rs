@@ -204,9 +204,7 @@ async fn limits(site: &Site, found: &mut Found, scene: &Scene, rows: u64) -> any
         source: source.clone(),
         ..Task::of(Who::WriteReadAndSettle)
     };
-    found
-        .heats
-        .add(SQL, Peer::start(&replay).await?.course(site, rows).await.context(SQL)?);
+    found.heats.add(SQL, limit(site, &replay, rows).await.context(SQL)?);
     let topic = site.topic("bare").await?;
     let produce = Task {
         source,
@@ -215,14 +213,9 @@ async fn limits(site: &Site, found: &mut Found, scene: &Scene, rows: u64) -> any
         rows,
         ..Task::of(Who::Produce)
     };
-    found.heats.add(
-        PRODUCER,
-        Peer::start(&produce)
-            .await?
-            .course(site, rows)
-            .await
-            .context(PRODUCER)?,
-    );
+    found
+        .heats
+        .add(PRODUCER, limit(site, &produce, rows).await.context(PRODUCER)?);
     site.remove(&database, &[&topic]).await?;
     let consume = Task {
         brokers,
@@ -230,13 +223,12 @@ async fn limits(site: &Site, found: &mut Found, scene: &Scene, rows: u64) -> any
         rows,
         ..Task::of(Who::Consume)
     };
-    found.heats.add(
-        CONSUMER,
-        Peer::start(&consume)
-            .await?
-            .course(site, rows)
-            .await
-            .context(CONSUMER)?,
-    );
+    found
+        .heats
+        .add(CONSUMER, limit(site, &consume, rows).await.context(CONSUMER)?);
     Ok(())
+}
+
+async fn limit(site: &Site, task: &Task, rows: u64) -> anyhow::Result<Course> {
+    Peer::start(task).await?.course(site, rows).await
 }

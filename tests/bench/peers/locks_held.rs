@@ -4,8 +4,8 @@
 use sqlx::postgres::PgConnection;
 use sqlx::{Connection, Executor};
 
-use super::row_lease::Row;
-use super::sender::{Event, Sender};
+use super::row_lease::{Row, publish};
+use super::sender::Sender;
 use super::{Task, tell, wait_for_the_start};
 
 const LOCK: &str = "select id, event_id, key, payload, event_type from leased_rows
@@ -30,18 +30,8 @@ pub(super) async fn run(task: &Task) -> anyhow::Result<()> {
         if rows.is_empty() {
             break;
         }
-        for (id, event_id, key, payload, event_type) in &rows {
-            let event = Event {
-                event_type,
-                key: key.as_deref(),
-                payload: payload.as_deref(),
-            };
-            sender.send(*id, *event_id, event)?;
-        }
-        sender.until_acknowledged()?;
-        let ids: Vec<i64> = rows.iter().map(|row| row.0).collect();
         settled += sqlx::query(SETTLE)
-            .bind(ids)
+            .bind(publish(&mut sender, &rows)?)
             .execute(&mut *transaction)
             .await?
             .rows_affected();

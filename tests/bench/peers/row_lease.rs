@@ -45,22 +45,26 @@ pub(super) async fn run(task: &Task) -> anyhow::Result<()> {
             break;
         }
         rows.sort_unstable_by_key(|row| row.0);
-        for (id, event_id, key, payload, event_type) in &rows {
-            let event = Event {
-                event_type,
-                key: key.as_deref(),
-                payload: payload.as_deref(),
-            };
-            sender.send(*id, *event_id, event)?;
-        }
-        sender.until_acknowledged()?;
-        let ids: Vec<i64> = rows.iter().map(|row| row.0).collect();
         settled += sqlx::query(SETTLE)
-            .bind(ids)
+            .bind(publish(&mut sender, &rows)?)
             .bind(owner)
             .execute(&mut connection)
             .await?
             .rows_affected();
     }
     tell(settled, began)
+}
+
+/// Publishes rows and waits for their acknowledgements; their ids, to settle them by.
+pub(super) fn publish(sender: &mut Sender, rows: &[Row]) -> anyhow::Result<Vec<i64>> {
+    for (id, event_id, key, payload, event_type) in rows {
+        let event = Event {
+            event_type,
+            key: key.as_deref(),
+            payload: payload.as_deref(),
+        };
+        sender.send(*id, *event_id, event)?;
+    }
+    sender.until_acknowledged()?;
+    Ok(rows.iter().map(|row| row.0).collect())
 }
