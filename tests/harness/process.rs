@@ -244,6 +244,28 @@ impl Running {
         Ok(sum_of(&answer.body, name))
     }
 
+    /// Waits until a metric holds; one that is not reported is 0. A service counts a thing after it has done it:
+    /// what the database shows may not be counted yet.
+    pub async fn until_metric(&self, name: &str, within: Duration, holds: impl Fn(f64) -> bool) -> anyhow::Result<f64> {
+        wait::until(&format!("{name} of {}", self.name), within, || async {
+            let value = self.metric(name).await?.unwrap_or(0.0);
+            Ok(Seen::when(value, |value| holds(*value)))
+        })
+        .await
+    }
+
+    /// Waits until the log has a line with this text.
+    pub async fn until_logged(&self, text: &str, within: Duration) -> anyhow::Result<()> {
+        wait::until(&format!("{} to log {text}", self.name), within, || async {
+            Ok(if self.has_logged(text)? {
+                Seen::Yes(())
+            } else {
+                Seen::NotYet("not logged".to_owned())
+            })
+        })
+        .await
+    }
+
     /// SIGTERM, then waits for the exit code.
     pub async fn terminate(self, within: Duration) -> anyhow::Result<i32> {
         self.signal(Signal::Terminate)?;

@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use harness::topics;
-use harness::wait::{self, Seen};
 
 use crate::publisher::{Load, Outbox, SOON, cpu_of, event, until_readiness};
 
@@ -64,23 +63,20 @@ async fn the_backlog_of_a_topic_that_was_away_is_worked_off_under_load() -> anyh
     let publisher = outbox.publisher("publisher").start().await?;
     let load = Load::start(&outbox, &missing, 2, 30, Duration::from_millis(20));
     load.more(15_000).await?;
-    eprintln!("parked {:?}", publisher.metric("outbox_parked_events_total").await?);
-
-    let parked = publisher.metric("outbox_parked_events_total").await?;
-    assert!(parked > Some(1_000.0), "{parked:?}");
+    let parked = publisher
+        .until_metric("outbox_parked_events_total", SOON, |parked| parked > 1_000.0)
+        .await?;
 
     // when
     topics::create(&outbox.brokers, &missing, 3, 1, &[]).await?;
 
     // then
     let began = Instant::now();
-    wait::until("no key to be blocked", SOON, || async {
-        let blocked = publisher.metric("outbox_keys_blocked").await?;
-        Ok(Seen::when(blocked, |blocked| *blocked == Some(0.0)))
-    })
-    .await?;
+    publisher
+        .until_metric("outbox_keys_blocked", SOON, |blocked| blocked == 0.0)
+        .await?;
     eprintln!(
-        "{parked:?} events were parked; no key is blocked {:?} after the topic was made",
+        "{parked} events were parked; no key is blocked {:?} after the topic was made",
         began.elapsed()
     );
     load.stop().await?;

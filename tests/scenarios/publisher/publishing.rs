@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use harness::topics;
-use harness::wait::{self, Seen};
 use shared::headers::Headers;
 use shared::outbox::NewEvent;
 
@@ -48,11 +47,11 @@ async fn publishers_share_buckets_and_publish_once_in_order_while_instances_come
 }
 
 async fn holds(publisher: &harness::Running, at_least: f64) -> anyhow::Result<()> {
-    wait::until(&format!("{} to hold its share", publisher.name()), SOON, || async {
-        let held = publisher.metric("outbox_buckets_held").await?.unwrap_or(0.0);
-        Ok(Seen::when(held, |held| *held >= at_least && *held <= at_least + 2.0))
-    })
-    .await?;
+    publisher
+        .until_metric("outbox_buckets_held", SOON, |held| {
+            held >= at_least && held <= at_least + 2.0
+        })
+        .await?;
     Ok(())
 }
 

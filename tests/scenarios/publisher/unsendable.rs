@@ -4,7 +4,7 @@ use harness::topics;
 use shared::outbox::NewEvent;
 
 use crate::publisher::refusals::{LARGE, SMALL_LIMIT, noise};
-use crate::publisher::{Outbox, event, ids_on};
+use crate::publisher::{Outbox, SOON, event, ids_on};
 
 /// What `outbox_failed` says of each event.
 async fn reasons(outbox: &Outbox<'_>) -> anyhow::Result<Vec<String>> {
@@ -88,12 +88,10 @@ async fn a_row_that_cannot_be_a_record_fails_with_its_reason_and_harms_no_other(
     }
     for cause in ["wrong_bucket", "headers", "wrong_lane_hash"] {
         let name = format!("outbox_failed_events_total{{reason=\"{cause}\"}}");
-        assert_eq!(publisher.metric(&name).await?, Some(1.0), "{cause}");
+        publisher.until_metric(&name, SOON, |failed| failed == 1.0).await?;
     }
-    assert!(publisher.has_logged(&format!(
-        "event {} to topic {topic} is set aside as FAILED",
-        headers.id()
-    ))?);
+    let line = format!("event {} to topic {topic} is set aside as FAILED", headers.id());
+    publisher.until_logged(&line, SOON).await?;
     assert_eq!(publisher.metric("outbox_producer_rebuilds_total").await?, Some(0.0));
     let damaged = [bucket.id(), headers.id(), lane.id()];
     outbox

@@ -6,8 +6,8 @@ use harness::{Ability, Database, Stack};
 use uuid::Uuid;
 
 use super::scene::{
-    self, CLAIMS, DECISIONS, Gate, OUTBOX, SET_ASIDE, SOON, Scene, Stop, event, events, metric, start, until_logged,
-    until_metric, until_not_ready,
+    self, CLAIMS, DECISIONS, Gate, OUTBOX, SET_ASIDE, SOON, Scene, Stop, event, events, metric, start, until_metric,
+    until_not_ready,
 };
 
 #[tokio::test]
@@ -143,7 +143,7 @@ async fn a_postgres_host_that_says_nothing_holds_no_worker_for_ever() -> anyhow:
     scene.send(events(10, 2)).await?;
 
     // then: the worker tries again, also to connect, and says so
-    until_logged(&service, "given up after 2s").await?;
+    service.until_logged("given up after 2s", SOON).await?;
     until_metric(&service, r#"triage_attempts_total{result="unavailable"}"#, 2).await?;
     until_not_ready(&service, "postgres").await?;
     network.both(Flow::Pass);

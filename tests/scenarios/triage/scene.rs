@@ -252,10 +252,7 @@ pub(crate) async fn metric(service: &Running, name: &str) -> anyhow::Result<u64>
 
 /// Waits until a metric is at least so much.
 pub(crate) async fn until_metric(service: &Running, name: &str, least: u64) -> anyhow::Result<u64> {
-    wait::until(&format!("{name} of {}", service.name()), SOON, || async {
-        Ok(Seen::when(metric(service, name).await?, |value| *value >= least))
-    })
-    .await
+    Ok(service.until_metric(name, SOON, |value| value >= least as f64).await? as u64)
 }
 
 /// Waits until readiness says no, with this reason.
@@ -273,18 +270,6 @@ pub(crate) async fn until_not_ready(service: &Running, reason: &str) -> anyhow::
             })
         },
     )
-    .await
-}
-
-/// Waits until the log has a line with this text.
-pub(crate) async fn until_logged(service: &Running, text: &str) -> anyhow::Result<()> {
-    wait::until(&format!("{} to log {text}", service.name()), SOON, || async {
-        Ok(if service.has_logged(text)? {
-            Seen::Yes(())
-        } else {
-            Seen::NotYet("not logged".to_owned())
-        })
-    })
     .await
 }
 
