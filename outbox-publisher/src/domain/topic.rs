@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use shared::kafka::is_topic_name;
+
 use super::retry;
 
 /// Which of the two producers.
@@ -80,6 +82,9 @@ pub struct Window {
 pub struct Topic {
     /// Its name.
     pub name: String,
+    /// Kafka accepts its name. Of another nothing is asked: its rows are set aside whatever the answer, and the client's
+    /// statistics, by which silence and stalls are seen, cannot be read once they hold a name with a line break.
+    is_name_legal: bool,
     /// What is known of it.
     pub facts: Option<TopicFacts>,
     /// The limit that was first read: below it, a lowered limit is the topic's trouble, not the row's.
@@ -126,6 +131,7 @@ impl Topic {
     pub fn new(name: &str) -> Self {
         Self {
             name: name.to_owned(),
+            is_name_legal: is_topic_name(name),
             facts: None,
             first_limit: None,
             asked_at: None,
@@ -140,7 +146,7 @@ impl Topic {
 
     /// Whether the broker should be asked about it now. Marks it as asked.
     pub fn ask(&mut self, now: Duration, times: &TopicTimes) -> bool {
-        if self.is_asking || self.is_paused(now) {
+        if !self.is_name_legal || self.is_asking || self.is_paused(now) {
             return false;
         }
         let is_due = match self.asked_at {
@@ -304,6 +310,14 @@ mod tests {
     }
 
     const S: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn nothing_is_asked_of_a_name_that_kafka_refuses() {
+        for name in ["", ".", "a b", "a\nb", "ümlaut"] {
+            assert!(!Topic::new(name).ask(Duration::ZERO, &times()), "{name:?}");
+        }
+        assert!(Topic::new("t").ask(Duration::ZERO, &times()));
+    }
 
     #[test]
     fn a_lowered_limit_pauses_the_topic_until_it_is_back() {

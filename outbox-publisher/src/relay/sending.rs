@@ -175,7 +175,7 @@ impl Relay {
         let window = self.topics[item.topic].window(lane, partition, now, &self.config.topics);
         let allowed = match lane {
             // Whole batches are refused: where the limit is near a batch's size, a row is its own batch.
-            Lane::Main if facts.takes_less_than(self.config.batch_bytes) => 1,
+            _ if facts.takes_less_than(self.config.batch_bytes) => 1,
             Lane::Main if window.is_open || !self.rules.hold(Rule::FirstAlone) => usize::MAX,
             Lane::Probe if window.is_open && !is_suspect => SIDE_WINDOW,
             Lane::Main | Lane::Probe => 1,

@@ -187,6 +187,11 @@ async fn hostile_rows_are_published_set_aside_or_refused_and_stop_nothing() -> a
     expect_order(&outbox, &written, &[&places.large, &places.small]).await?;
     assert_eq!(publisher.metric("outbox_swept_events_total").await?, Some(0.0));
     assert_eq!(publisher.metric("outbox_producer_rebuilds_total").await?, Some(0.0));
+    // By them a silent broker and a stalled partition are seen.
+    assert!(
+        !publisher.has_logged("Could not parse statistics")?,
+        "a row's topic has made them illegible"
+    );
     assert_eq!(publisher.terminate(DRAINED).await?, 0);
     reconcile(&scene(&outbox), &[]).await?.expect_clean();
     Ok(())

@@ -93,3 +93,38 @@ fn trouble_of_a_topic_spends_no_attempt() {
     assert_eq!(bench.relay.take_tally().attempts_failed, 0);
     assert_eq!((bench.changes.len(), bench.failed.len()), (0, 0));
 }
+
+/// A broker refuses a batch that is over its topic's limit, whatever the rows in it.
+#[test]
+fn a_topic_of_a_small_limit_has_rows_one_at_a_time_from_either_producer() {
+    // given: rows that fit, of a topic that takes less than a batch
+    let mut bench = Bench::new();
+    bench.topic = Ok(TopicFacts {
+        record_bytes_max: Some(4_000),
+        ..FACTS
+    });
+    for id in 1..=5 {
+        bench.write(id, "key");
+    }
+
+    // when: the main producer has them, then one is refused, and its followers are parked
+    let first = bench.go();
+    bench.report(first[0], Ok(()));
+    let second = bench.go();
+    assert_eq!((ids(&first), ids(&second)), (vec![1], vec![2]));
+    bench.report(second[0], REFUSED());
+    let suspect = bench.go();
+    bench.report(suspect[0], REFUSED());
+    let again = bench.go();
+    bench.report(again[0], Ok(()));
+
+    // then: so has the one of the side lane
+    for id in 3..=5 {
+        let sent = bench.go();
+        assert_eq!(
+            sent.iter().map(|sent| (sent.id, sent.lane)).collect::<Vec<_>>(),
+            [(id, Lane::Probe)]
+        );
+        bench.report(sent[0], Ok(()));
+    }
+}
