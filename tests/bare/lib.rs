@@ -115,11 +115,11 @@ impl Bare {
         })
     }
 
-    /// Writes the rows, then reads them as a publisher does and settles them; how many.
+    /// Writes the rows as the workers of a triage service do, once.
     ///
     /// # Errors
     /// If the server refuses something.
-    pub async fn replay(mut self, rows: Vec<Written>) -> anyhow::Result<usize> {
+    pub async fn write(&mut self, rows: Vec<Written>) -> anyhow::Result<()> {
         let rows = Arc::new(rows);
         let mut writing = JoinSet::new();
         for (number, mut writer) in std::mem::take(&mut self.writers).into_iter().enumerate() {
@@ -134,7 +134,7 @@ impl Bare {
         while let Some(written) = writing.join_next().await {
             written.context("a writer panicked")??;
         }
-        self.read_and_settle().await
+        Ok(())
     }
 
     /// Reads what waits as a publisher does and settles it; how many rows.

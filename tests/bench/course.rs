@@ -2,12 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{bail, ensure};
 use harness::Running;
 use serde::Serialize;
 
 use crate::cpu;
-use crate::ends::Ends;
 use crate::site::{Account, Site};
 
 /// Pause between two looks at what is being worked on: 1 % of a core.
@@ -93,27 +92,31 @@ impl Moment {
     }
 }
 
-/// Waits from the first record on a topic until it has `rows`, then until `settled` says so: how a process that
-/// begins by itself is measured.
+/// Waits from the first of `rows` until the last, then until `settled` says so: how a process that begins by itself
+/// is measured. `done` says how many there are.
 ///
 /// # Errors
 /// If nothing moves for half a minute.
 pub async fn watch(
     site: &Site,
     own: &[&Running],
-    ends: &Ends,
     rows: u64,
+    done: impl AsyncFn() -> anyhow::Result<u64>,
     settled: impl AsyncFn() -> anyhow::Result<bool>,
 ) -> anyhow::Result<Course> {
     let pids: Vec<u32> = own.iter().map(|running| running.pid()).collect();
-    let first = reach(ends, 1).await?;
+    let first = reach(&done, 1).await?;
+    ensure!(
+        first < rows,
+        "all {rows} were done at the first look: more of them are needed"
+    );
     let began = Moment::now(site, &pids).await?;
-    reach(ends, rows).await?;
+    reach(&done, rows).await?;
     let ended = Instant::now();
     let deadline = ended + STANDSTILL;
     while !settled().await? {
         if Instant::now() > deadline {
-            bail!("{rows} rows are on their topic and not settled after {STANDSTILL:?}");
+            bail!("{rows} rows are done and not settled after {STANDSTILL:?}");
         }
         tokio::time::sleep(LOOK).await;
     }
@@ -121,21 +124,18 @@ pub async fn watch(
     Ok(began.until(ended, &end, rows - first))
 }
 
-/// Waits until a topic has so many records, and says how many it has then.
-///
-/// # Errors
-/// If nothing moves for half a minute.
-pub async fn reach(ends: &Ends, rows: u64) -> anyhow::Result<u64> {
+/// Waits until so many are done, and says how many there are then.
+async fn reach(done: impl AsyncFn() -> anyhow::Result<u64>, rows: u64) -> anyhow::Result<u64> {
     let (mut seen, mut moved) = (0, Instant::now());
     loop {
-        let sum = tokio::task::block_in_place(|| ends.sum()).context("ask for the ends of a topic")?;
-        if sum >= rows {
-            return Ok(sum);
+        let now = done().await?;
+        if now >= rows {
+            return Ok(now);
         }
-        if sum != seen {
-            (seen, moved) = (sum, Instant::now());
+        if now != seen {
+            (seen, moved) = (now, Instant::now());
         } else if moved.elapsed() > STANDSTILL {
-            bail!("the topic has {sum} of {rows} records, and nothing has come for {STANDSTILL:?}");
+            bail!("{now} of {rows} are done, and nothing has come for {STANDSTILL:?}");
         }
         tokio::time::sleep(LOOK).await;
     }

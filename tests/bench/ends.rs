@@ -34,12 +34,13 @@ impl Ends {
         Ok(Self { consumer, asked })
     }
 
-    /// Records that the topic has had. It blocks for the answer.
+    /// Records that the topic has had. It blocks its thread for the answer.
     ///
     /// # Errors
     /// If the broker does not answer.
     pub fn sum(&self) -> anyhow::Result<u64> {
-        let answered = self.consumer.offsets_for_times(self.asked.clone(), ANSWER_WITHIN)?;
+        let asked = || self.consumer.offsets_for_times(self.asked.clone(), ANSWER_WITHIN);
+        let answered = tokio::task::block_in_place(asked).context("ask for the ends of a topic")?;
         answered
             .elements()
             .iter()

@@ -3,17 +3,19 @@
 //! | module | has |
 //! |---|---|
 //! | [`site`], [`fill`] | servers as in production; what is there before a round |
-//! | [`peers`], [`bare`] | who is measured beside the services: bare clients, others' designs |
+//! | [`peers`] | who is measured beside the services: bare clients, others' designs |
 //! | [`course`], [`ends`], [`cpu`] | what a round took, by row: time, CPU by process, log |
+//! | [`open_loop`], [`arrivals`] | when events are due in an open loop, and when they come out |
 //! | [`parts`] | what is measured, and how it is judged |
 //! | [`report`], [`table`], [`plot`] | the result, for people and machines |
 
-pub mod bare;
+pub mod arrivals;
 pub mod course;
 pub mod cpu;
 pub mod ends;
 mod figures;
 pub mod fill;
+pub mod open_loop;
 pub mod parts;
 pub mod peers;
 pub mod plot;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use bench::parts::{Asked, end_to_end, publisher};
+use bench::parts::{Asked, end_to_end, growth, idle, latency, publisher, triage};
 use bench::peers::{self, Task};
 use bench::report::Report;
 use bench::site::Site;
@@ -27,6 +27,12 @@ struct Arguments {
     /// Rows of a round
     #[arg(long, default_value_t = 200_000)]
     rows: u64,
+    /// Claims kept from before, where that is measured
+    #[arg(long, default_value_t = 1_000_000)]
+    claims: u64,
+    /// Rows of a large backlog, where that is measured
+    #[arg(long, default_value_t = 1_000_000)]
+    backlog: u64,
     /// Folder with the services as they were before a change: measured in turns with those of now
     #[arg(long, value_name = "FOLDER")]
     before: Option<PathBuf>,
@@ -46,6 +52,14 @@ enum Part {
     EndToEnd,
     /// A filled outbox drained
     Publisher,
+    /// Records decided
+    Triage,
+    /// At rates that do not wait
+    Latency,
+    /// Large backlogs, hot keys, several instances
+    Growth,
+    /// Nothing to do
+    Idle,
 }
 
 impl Part {
@@ -53,6 +67,10 @@ impl Part {
         match self {
             Self::EndToEnd => "end-to-end",
             Self::Publisher => "publisher",
+            Self::Triage => "triage",
+            Self::Latency => "latency",
+            Self::Growth => "growth",
+            Self::Idle => "idle",
         }
     }
 }
@@ -77,6 +95,8 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<()> {
     let asked = Asked {
         rows: arguments.rows,
         rounds: arguments.rounds,
+        claims: arguments.claims,
+        backlog: arguments.backlog,
         only: arguments.only.clone(),
         before: arguments.before.clone(),
     };
@@ -88,6 +108,10 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<()> {
         let found = match part {
             Part::EndToEnd => end_to_end::measure(&site, &asked).await?,
             Part::Publisher => publisher::measure(&site, &asked).await?,
+            Part::Triage => triage::measure(&site, &asked).await?,
+            Part::Latency => latency::measure(&site, &asked).await?,
+            Part::Growth => growth::measure(&site, &asked).await?,
+            Part::Idle => idle::measure(&site, &asked).await?,
         };
         report.parts.insert(part.name(), found);
     }

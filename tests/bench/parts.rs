@@ -1,7 +1,12 @@
 //! What is measured, and how it is judged.
 
 pub mod end_to_end;
+pub mod growth;
+pub mod idle;
+pub mod latency;
 pub mod publisher;
+mod scene;
+pub mod triage;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -9,6 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use harness::{Database, Running, Service, folders};
+use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use crate::course::{Course, Cpu};
@@ -25,6 +31,10 @@ pub struct Asked {
     pub rows: u64,
     /// Rounds in which everybody takes a turn.
     pub rounds: usize,
+    /// Claims that are kept from before, where that is measured.
+    pub claims: u64,
+    /// Rows of a large backlog, where that is measured.
+    pub backlog: u64,
     /// Only contestants whose name holds this.
     pub only: String,
     /// Where the services lie as they were before a change, to be measured beside those of now.
@@ -97,6 +107,9 @@ pub struct Found {
     pub rows: Vec<Row>,
     /// The rounds behind them.
     pub heats: Heats,
+    /// Latencies in microseconds, by name, for a plot.
+    #[serde(skip)]
+    pub latencies: Vec<(String, Histogram<u64>)>,
 }
 
 impl Found {
@@ -111,6 +124,22 @@ impl Found {
                 note: note.to_owned(),
             });
         }
+    }
+
+    /// Ranks of a latency, and its curve.
+    fn latency(&mut self, name: &str, latency: &Histogram<u64>) {
+        let ms = |micros: u64| micros as f64 / 1_000.0;
+        let ranks = [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)];
+        let ranks = ranks.map(|(rank, quantile)| (rank, ms(latency.value_at_quantile(quantile))));
+        let line: Vec<String> = ranks
+            .iter()
+            .map(|(rank, value)| format!("{rank} {value:8.2}"))
+            .collect();
+        println!("  {name:<48} ms: {}  max {:8.2}", line.join("  "), ms(latency.max()));
+        for (rank, value) in ranks.into_iter().chain([("max", ms(latency.max()))]) {
+            self.row(&format!("{name}, {rank}"), "ms", vec![value], None, "");
+        }
+        self.latencies.push((name.to_owned(), latency.clone()));
     }
 
     /// Rate, CPU and log of our own rounds.

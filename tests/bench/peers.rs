@@ -4,6 +4,7 @@
 //! at the next line of its input, and says what it has done.
 
 mod locks_held;
+mod per_event;
 mod pure;
 mod row_lease;
 mod sender;
@@ -18,6 +19,8 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
+pub use sender::RoundTrip;
+
 use crate::course::{Course, Moment};
 use crate::site::Site;
 
@@ -29,6 +32,8 @@ const WITHIN: Duration = Duration::from_secs(900);
 pub enum Who {
     /// The publisher's statements without a publisher.
     ReadAndSettle,
+    /// The triage service's statements, on rows that it wrote.
+    Write,
     /// The statements of both services, on rows that they wrote.
     WriteReadAndSettle,
     /// A producer alone.
@@ -39,6 +44,8 @@ pub enum Who {
     RowLease,
     /// A publisher that holds the locks of its rows while it publishes.
     LocksHeld,
+    /// A consumer with one transaction a record.
+    PerEvent,
 }
 
 /// What it works on.
@@ -98,11 +105,13 @@ pub struct Done {
 pub async fn run(task: &Task) -> anyhow::Result<()> {
     match task.who {
         Who::ReadAndSettle => pure::read_and_settle(task).await,
+        Who::Write => pure::write(task).await,
         Who::WriteReadAndSettle => pure::write_read_and_settle(task).await,
         Who::Produce => pure::produce(task).await,
         Who::Consume => pure::consume(task),
         Who::RowLease => row_lease::run(task).await,
         Who::LocksHeld => locks_held::run(task).await,
+        Who::PerEvent => per_event::run(task).await,
     }
 }
 

@@ -81,6 +81,17 @@ fn draw(folder: &std::path::Path, name: &str, found: &Found) -> anyhow::Result<(
             costs.push((who.to_owned(), vec![cpu.own, cpu.postgres, cpu.broker]));
         }
     }
+    if !found.latencies.is_empty() {
+        let file = folder.join(format!("bench-{name}.svg"));
+        plot::latencies(
+            &file,
+            &format!("{name}, from when an event was due or committed"),
+            &found.latencies,
+        )?;
+    }
+    if bars.is_empty() {
+        return Ok(()); // a part without contestants
+    }
     let rates = folder.join(format!("bench-{name}-rates.svg"));
     plot::bars(&rates, &format!("{name}: events a second"), "events/s", &bars)?;
     if !costs.is_empty() {

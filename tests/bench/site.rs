@@ -28,6 +28,7 @@ const POSTGRES: [(&str, &str); 8] = [
 pub struct Site {
     /// Kafka and Postgres.
     pub stack: Stack,
+    watched: Database,
     watcher: Mutex<PgConnection>,
 }
 
@@ -62,8 +63,18 @@ impl Site {
             .context("pg_stat_statements")?;
         Ok(Self {
             stack,
+            watched: database,
             watcher: Mutex::new(watcher),
         })
+    }
+
+    /// Looks again after Postgres was started again.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub async fn watch_again(&self) -> anyhow::Result<()> {
+        *self.watcher.lock().await = self.watched.connect().await?;
+        Ok(())
     }
 
     /// A migrated database of its own.
@@ -80,6 +91,15 @@ impl Site {
     /// If it cannot be made.
     pub async fn topic(&self, label: &str) -> anyhow::Result<String> {
         self.stack.topic(label, PARTITIONS, &[]).await
+    }
+
+    /// The same with room for the dead letter of the largest input, without which a triage service is not ready.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub async fn dead_letter_topic(&self, label: &str) -> anyhow::Result<String> {
+        let room = [("max.message.bytes", "1114124")];
+        self.stack.topic(label, PARTITIONS, &room).await
     }
 
     /// Takes a database and its topics away: the disk is needed for the next ones.
@@ -109,6 +129,19 @@ impl Site {
             broker_us: broker.map(cpu::used_by).transpose()?.map(micros),
             wal_bytes,
         })
+    }
+
+    /// Statements that a database was sent until now.
+    ///
+    /// # Errors
+    /// If the server does not answer.
+    pub async fn statements(&self, database: &Database) -> anyhow::Result<i64> {
+        let calls = "select coalesce(sum(calls), 0)::bigint from pg_stat_statements join pg_database on oid = dbid \
+                      where datname = $1";
+        Ok(sqlx::query_scalar(calls)
+            .bind(&database.name)
+            .fetch_one(&mut *self.watcher.lock().await)
+            .await?)
     }
 
     /// An `outbox-publisher` on this database, as it is shipped.

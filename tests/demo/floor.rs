@@ -14,7 +14,7 @@ use harness::{Ability, Stack, StackKind, Verdict};
 use crate::cast::{BUCKETS_HELD, Cast};
 use crate::scene::Scene;
 use crate::screen::{Screen, grouped, span};
-use bench::bare::{self, Bare};
+use bare::Bare;
 
 /// How long the services may take for all records, so slow would be far below the floor.
 const WORK_WITHIN: Duration = Duration::from_secs(300);
@@ -226,9 +226,10 @@ async fn bare_client(stack: &Stack, scene: &Scene, screen: &Screen) -> anyhow::R
     let rows = bare::written(&scene.database.url).await?;
     let database = stack.empty_database("bare").await?;
     let count = rows.len();
-    let client = Bare::connect(&database.url).await?;
+    let mut client = Bare::connect(&database.url).await?;
     let began = Instant::now();
-    let settled = client.replay(rows).await?;
+    client.write(rows).await?;
+    let settled = client.read_and_settle().await?;
     let lasted = began.elapsed();
     ensure!(settled == count, "the bare client settled {settled} of {count} rows");
     if stack.choice().kind == StackKind::Env {

@@ -64,6 +64,18 @@ pub struct Input {
     pub record: Record,
 }
 
+/// What the ids of events are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Ids {
+    /// Mostly version 4 as TriageMate's, some version 7, a few that are no UUID.
+    #[default]
+    Mixed,
+    /// Random UUIDs.
+    V4,
+    /// UUIDs in the order of their time, one a millisecond.
+    V7,
+}
+
 /// An endless stream; the same seed and time give the same records.
 #[derive(Debug)]
 pub struct Inputs {
@@ -72,6 +84,7 @@ pub struct Inputs {
     mix: Vec<(Kind, u32)>,
     now_ms: i64,
     number: u64,
+    ids: Ids,
     remembered: VecDeque<Message>,
 }
 
@@ -139,8 +152,16 @@ impl Inputs {
             mix,
             now_ms,
             number: 0,
+            ids: Ids::default(),
             remembered: VecDeque::new(),
         }
+    }
+
+    /// The same stream with ids of one kind.
+    #[must_use]
+    pub fn with_ids(mut self, ids: Ids) -> Self {
+        self.ids = ids;
+        self
     }
 
     fn make(&mut self, kind: Kind) -> Record {
@@ -232,20 +253,23 @@ impl Inputs {
         }
     }
 
-    /// Mostly version 4 as TriageMate's, some version 7, a few that are no UUID.
     fn event_id(&mut self) -> String {
         let mut bytes = [0; 16];
         self.random.fill_bytes(&mut bytes);
-        match self.random.random_range(0..10) {
-            0 => format!("ticket-{}", Uuid::from_bytes(bytes).simple()),
-            1..4 => {
-                let millis = u64::try_from(self.now_ms).unwrap_or_default();
-                let tail: &[u8; 10] = bytes.last_chunk().expect("16 bytes have a last chunk of 10");
-                uuid::Builder::from_unix_timestamp_millis(millis, tail)
-                    .into_uuid()
-                    .to_string()
-            }
-            _ => uuid::Builder::from_random_bytes(bytes).into_uuid().to_string(),
+        let v7 = |millis: i64| {
+            let millis = u64::try_from(millis).unwrap_or_default();
+            let tail: &[u8; 10] = bytes.last_chunk().expect("16 bytes have a last chunk of 10");
+            uuid::Builder::from_unix_timestamp_millis(millis, tail).into_uuid()
+        };
+        let v4 = || uuid::Builder::from_random_bytes(bytes).into_uuid();
+        match self.ids {
+            Ids::V4 => v4().to_string(),
+            Ids::V7 => v7(self.now_ms.saturating_add_unsigned(self.number)).to_string(),
+            Ids::Mixed => match self.random.random_range(0..10) {
+                0 => format!("ticket-{}", Uuid::from_bytes(bytes).simple()),
+                1..4 => v7(self.now_ms).to_string(),
+                _ => v4().to_string(),
+            },
         }
     }
 

@@ -3,13 +3,13 @@
 use std::path::Path;
 
 use anyhow::Context;
-use harness::feed::Writer;
-use harness::input::Inputs;
+use harness::input::Ids;
 use harness::process::expect_code;
 use harness::wait::{self, Seen};
-use harness::{Database, Running, Service};
+use harness::{Running, Service};
 
 use super::publisher::settled;
+use super::scene::Scene;
 use super::{Asked, Found, SOON, reconcile, resident_peak};
 use crate::course::{Course, watch};
 use crate::ends::Ends;
@@ -22,11 +22,6 @@ const BEFORE: &str = "both services before";
 const SQL: &str = "limit: the SQL of both";
 const PRODUCER: &str = "limit: a producer of the outcomes";
 const CONSUMER: &str = "limit: a consumer of the input";
-/// The group of the triage service; its claims have the same name.
-const GROUP: &str = "bench";
-/// The same records in every round.
-const SEED: u64 = 23;
-
 /// Ours, then the limit on the rows that ours wrote, in every round.
 ///
 /// # Errors
@@ -96,73 +91,17 @@ fn judge(found: &mut Found, triage: Vec<f64>, publisher: Vec<f64>) {
     );
 }
 
-/// What one round stands on.
-struct Scene {
-    database: Database,
-    input: String,
-    output: String,
-    dead_letter: String,
-}
-
 /// A round of ours, and what it left.
-struct Round {
-    course: Course,
+pub(super) struct Round {
+    pub(super) course: Course,
     triage_resident: f64,
     publisher_resident: f64,
-    scene: Scene,
+    pub(super) scene: Scene,
 }
 
-impl Scene {
-    async fn new(site: &Site) -> anyhow::Result<Self> {
-        Ok(Self {
-            database: site.database("end_to_end").await?,
-            input: site.topic("input").await?,
-            output: site.topic("output").await?,
-            dead_letter: site.topic("dead-letter").await?,
-        })
-    }
-
-    /// Events that are all decided: each id once.
-    async fn fill(&self, site: &Site, rows: u64) -> anyhow::Result<()> {
-        let writer = Writer::new(&site.stack.brokers(), &self.input)?;
-        tokio::task::spawn_blocking(move || {
-            let inputs = Inputs::clean(SEED, shared::clock::unix_millis());
-            inputs
-                .take(rows as usize)
-                .try_for_each(|input| writer.send(&input.record))?;
-            writer.flush()
-        })
-        .await
-        .context("filling the input topic panicked")?
-    }
-
-    fn settings(&self) -> [(&'static str, &str); 4] {
-        [
-            ("KAFKA__GROUP", GROUP),
-            ("TOPICS__INPUT", &self.input),
-            ("TOPICS__OUTPUT", &self.output),
-            ("TOPICS__DEAD_LETTER", &self.dead_letter),
-        ]
-    }
-
-    fn triage(&self, site: &Site) -> Service {
-        let service = Service::triage("triage")
-            .set("KAFKA__BROKERS", site.stack.brokers())
-            .set("DATABASE__URL", &self.database.url);
-        self.settings()
-            .into_iter()
-            .fold(service, |service, (name, value)| service.set(name, value))
-    }
-
-    async fn remove(&self, site: &Site) -> anyhow::Result<()> {
-        let topics = [&*self.input, &*self.output, &*self.dead_letter];
-        site.remove(&self.database, &topics).await
-    }
-}
-
-async fn round(site: &Site, rows: u64, built_in: Option<&Path>) -> anyhow::Result<Round> {
+pub(super) async fn round(site: &Site, rows: u64, built_in: Option<&Path>) -> anyhow::Result<Round> {
     let scene = Scene::new(site).await?;
-    scene.fill(site, rows).await?;
+    scene.fill(site, rows, Ids::Mixed).await?;
     let ends = Ends::new(&site.stack.brokers(), &scene.output, PARTITIONS)?;
     let built = |service: Service| match built_in {
         Some(folder) => service.built_in(folder),
@@ -172,7 +111,7 @@ async fn round(site: &Site, rows: u64, built_in: Option<&Path>) -> anyhow::Resul
     until_it_holds_all(&publisher).await?;
     let triage = built(scene.triage(site)).start().await?;
     let is_settled = async || Ok(settled(&publisher).await? >= rows);
-    let course = watch(site, &[&triage, &publisher], &ends, rows, is_settled).await?;
+    let course = watch(site, &[&triage, &publisher], rows, async || ends.sum(), is_settled).await?;
     let (triage_resident, publisher_resident) = (resident_peak(&triage)?, resident_peak(&publisher)?);
     expect_code("triage-service", triage.terminate(SOON).await?, 0)?;
     expect_code("outbox-publisher", publisher.terminate(SOON).await?, 0)?;
@@ -185,7 +124,7 @@ async fn round(site: &Site, rows: u64, built_in: Option<&Path>) -> anyhow::Resul
     })
 }
 
-async fn until_it_holds_all(publisher: &Running) -> anyhow::Result<()> {
+pub(super) async fn until_it_holds_all(publisher: &Running) -> anyhow::Result<()> {
     wait::until("the publisher to hold every bucket", SOON, || async {
         Ok(Seen::when(publisher.metric("outbox_buckets_held").await?, |held| {
             *held == Some(64.0)

@@ -9,7 +9,7 @@ use harness::process::expect_code;
 use super::{Asked, Found, SOON, reconcile, resident_peak};
 use crate::course::{Course, watch};
 use crate::ends::Ends;
-use crate::fill;
+use crate::fill::{self, Keys};
 use crate::peers::{Peer, Task, Who};
 use crate::site::{PARTITIONS, Site};
 use crate::table::Bound;
@@ -101,16 +101,16 @@ fn judge(found: &mut Found, hot_shares: Vec<f64>, resident: Vec<f64>) {
 }
 
 /// What a round of ours shows beside its course.
-struct Ours {
-    course: Course,
+pub(super) struct Ours {
+    pub(super) course: Course,
     hot_share: f64,
     resident: f64,
 }
 
-async fn ours(site: &Site, rows: u64, built_in: Option<&Path>) -> anyhow::Result<Ours> {
+pub(super) async fn ours(site: &Site, rows: u64, built_in: Option<&Path>) -> anyhow::Result<Ours> {
     let database = site.database("drain").await?;
     let topic = site.topic("drain").await?;
-    fill::outbox(&database, &topic, rows).await?;
+    fill::outbox(&database, &topic, rows, Keys::Even).await?;
     let ends = Ends::new(&site.stack.brokers(), &topic, PARTITIONS)?;
     let mut service = site.publisher("publisher", &database);
     if let Some(folder) = built_in {
@@ -118,7 +118,7 @@ async fn ours(site: &Site, rows: u64, built_in: Option<&Path>) -> anyhow::Result
     }
     let publisher = service.start().await?;
     let settled = async || Ok(settled(&publisher).await? >= rows);
-    let course = watch(site, &[&publisher], &ends, rows, settled).await?;
+    let course = watch(site, &[&publisher], rows, async || ends.sum(), settled).await?;
     let resident = resident_peak(&publisher)?;
     expect_code(OURS, publisher.terminate(SOON).await?, 0)?;
     let mut connection = database.connect().await?;
@@ -150,7 +150,7 @@ async fn peer(site: &Site, who: Who, batch: usize, rows: u64) -> anyhow::Result<
     let database = site.database("peer").await?;
     let topic = site.topic("peer").await?;
     if who == Who::ReadAndSettle {
-        fill::outbox(&database, &topic, rows).await?;
+        fill::outbox(&database, &topic, rows, Keys::Even).await?;
     } else {
         fill::leased_rows(&database, &topic, rows).await?;
     }

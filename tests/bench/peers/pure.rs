@@ -15,8 +15,8 @@ use uuid::Uuid;
 
 use super::sender::{Event, Sender};
 use super::{Task, tell, wait_for_the_start};
-use crate::bare::Bare;
 use crate::site::PARTITIONS;
+use bare::Bare;
 
 /// Without a record for so long a topic counts as ended.
 const SILENCE: Duration = Duration::from_secs(10);
@@ -28,11 +28,21 @@ pub(super) async fn read_and_settle(task: &Task) -> anyhow::Result<()> {
     tell(rows as u64, began)
 }
 
-pub(super) async fn write_read_and_settle(task: &Task) -> anyhow::Result<()> {
-    let rows = crate::bare::written(&task.source).await?;
-    let bare = Bare::connect(&task.database).await?;
+pub(super) async fn write(task: &Task) -> anyhow::Result<()> {
+    let rows = bare::written(&task.source).await?;
+    let count = rows.len();
+    let mut bare = Bare::connect(&task.database).await?;
     let began = wait_for_the_start()?;
-    let settled = bare.replay(rows).await?;
+    bare.write(rows).await?;
+    tell(count as u64, began)
+}
+
+pub(super) async fn write_read_and_settle(task: &Task) -> anyhow::Result<()> {
+    let rows = bare::written(&task.source).await?;
+    let mut bare = Bare::connect(&task.database).await?;
+    let began = wait_for_the_start()?;
+    bare.write(rows).await?;
+    let settled = bare.read_and_settle().await?;
     tell(settled as u64, began)
 }
 

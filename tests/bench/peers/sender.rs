@@ -133,3 +133,30 @@ impl Sender {
         Ok(())
     }
 }
+
+/// Sends one record at a time, and waits for it.
+pub struct RoundTrip(Sender);
+
+impl RoundTrip {
+    /// To a topic.
+    ///
+    /// # Errors
+    /// If the producer cannot be made.
+    pub fn new(brokers: &str, topic: &str) -> anyhow::Result<Self> {
+        Sender::new(brokers, topic, 0).map(Self)
+    }
+
+    /// Sends one of 300 bytes and returns when it is acknowledged. It blocks its thread.
+    ///
+    /// # Errors
+    /// If it is refused.
+    pub fn one(&mut self) -> anyhow::Result<()> {
+        let event = Event {
+            event_type: "bench.row-written",
+            key: None,
+            payload: Some(&[b'x'; 300]),
+        };
+        self.0.send(1, Uuid::nil(), event)?;
+        self.0.until_acknowledged()
+    }
+}

@@ -1,0 +1,260 @@
+//! How long an event takes at a rate that does not wait for it: from the moment it was due.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use harness::feed::Writer;
+use harness::input::{Ids, Inputs};
+use harness::process::expect_code;
+use harness::{Database, Record};
+use hdrhistogram::Histogram;
+use serde::Deserialize;
+use shared::doorbell::Doorbell;
+use shared::outbox::{NewEvent, enqueue_all};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{Connection, PgConnection};
+use tokio::sync::{Mutex, mpsc};
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use super::end_to_end::{self, until_it_holds_all};
+use super::scene::Scene;
+use super::{Asked, Found, SOON, publisher, reconcile};
+use crate::arrivals::{self, Arrivals};
+use crate::open_loop::OpenLoop;
+use crate::peers::RoundTrip;
+use crate::site::Site;
+use crate::table::Bound;
+
+/// Shares of the rate that was measured just before.
+const SHARES: [u64; 3] = [10, 50, 80];
+/// How long each rate is held.
+const LASTS: Duration = Duration::from_secs(10);
+/// Connections that write; more of them would be what Postgres is busy with.
+const WRITERS: usize = 4;
+/// Most events of one transaction.
+const BATCH: usize = 500;
+/// Commits and acknowledged records of which the round trip is made.
+const ROUND_TRIPS: usize = 500;
+/// How long what is under way may take in the end.
+const CATCH_UP: Duration = Duration::from_secs(60);
+
+/// Both ways at three rates each.
+///
+/// # Errors
+/// If anything fails, or an event does not come out.
+pub async fn measure(site: &Site, asked: &Asked) -> anyhow::Result<Found> {
+    let mut found = Found::default();
+    let bare = round_trips(site).await.context("the bare round trip")?;
+    found.latency("a commit and an acknowledged record, bare", &bare);
+    let most = publisher::ours(site, asked.rows, None).await?.course.per_second;
+    for share in SHARES {
+        let rate = (most as u64 * share / 100).max(1);
+        let name = format!("commit to consumer at {share} % ({rate}/s)");
+        let (committed, due) = written(site, rate).await.with_context(|| name.clone())?;
+        found.latency(&name, &committed);
+        found.latency(&format!("due to consumer at {share} % ({rate}/s)"), &due);
+        if share == SHARES[0] {
+            multiples(&mut found, &committed, &bare);
+        }
+    }
+    let ours = end_to_end::round(site, asked.rows, None).await?;
+    ours.scene.remove(site).await?;
+    for share in SHARES {
+        let rate = (ours.course.per_second as u64 * share / 100).max(1);
+        let name = format!("input to outcome at {share} % ({rate}/s)");
+        let latency = decided(site, rate).await.with_context(|| name.clone())?;
+        found.latency(&name, &latency);
+    }
+    Ok(found)
+}
+
+fn multiples(found: &mut Found, ours: &Histogram<u64>, bare: &Histogram<u64>) {
+    for quantile in [0.5, 0.99] {
+        let multiple = ours.value_at_quantile(quantile) as f64 / bare.value_at_quantile(quantile) as f64;
+        let measure = format!(
+            "commit to consumer at {} %, p{}, of the bare round trip",
+            SHARES[0],
+            quantile * 100.0
+        );
+        let note = "a commit and an acknowledged record, one after the other, by a bare client";
+        found.row(&measure, "", vec![multiple], Some(Bound::AtMost(3.0)), note);
+    }
+}
+
+fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 600_000_000, 3).expect("microseconds up to ten minutes, three digits")
+}
+
+fn note(histogram: &mut Histogram<u64>, from: Instant, to: Instant) {
+    // What came before it was known to be committed took no time.
+    histogram.saturating_record(to.saturating_duration_since(from).as_micros() as u64);
+}
+
+async fn round_trips(site: &Site) -> anyhow::Result<Histogram<u64>> {
+    let database = site.database("round_trip").await?;
+    let topic = site.topic("round-trip").await?;
+    let mut connection = database.connect().await?;
+    let mut sender = RoundTrip::new(&site.stack.brokers(), &topic)?;
+    let mut histogram = histogram();
+    for number in 0..ROUND_TRIPS + 100 {
+        let began = Instant::now();
+        store(&mut connection, &[event(&topic, Uuid::now_v7())]).await?;
+        tokio::task::block_in_place(|| sender.one())?;
+        if number >= 100 {
+            note(&mut histogram, began, Instant::now());
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await; // not in step with anything
+    }
+    connection.close().await?;
+    site.remove(&database, &[&topic]).await?;
+    Ok(histogram)
+}
+
+fn event(topic: &str, id: Uuid) -> NewEvent {
+    let payload = format!("{{\"text\":\"{}\"}}", "0123456789".repeat(29));
+    NewEvent::new(topic, "bench.row-written", payload)
+        .key(format!("customer-{}", id.as_u128() % 1_000))
+        .event_id(id)
+}
+
+async fn store(connection: &mut PgConnection, events: &[NewEvent]) -> anyhow::Result<()> {
+    let mut transaction = connection.begin().await?;
+    enqueue_all(&mut transaction, events).await?;
+    transaction.commit().await?;
+    Ok(())
+}
+
+/// When an event was due, and when its transaction had committed.
+struct Written {
+    id: Uuid,
+    due: Instant,
+    committed: Instant,
+}
+
+/// Rows written at a rate by the library, published: from the commit, and from when they were due.
+async fn written(site: &Site, rate: u64) -> anyhow::Result<(Histogram<u64>, Histogram<u64>)> {
+    let database = site.database("latency").await?;
+    let topic = site.topic("latency").await?;
+    let publisher = site.publisher("publisher", &database).start().await?;
+    until_it_holds_all(&publisher).await?;
+    let arrivals = Arrivals::of(&site.stack.brokers(), &topic, arrivals::event_id)?;
+    let written = write(&database, &topic, rate).await?;
+    let arrived = arrivals.all(written.len() as u64, CATCH_UP).await?;
+    expect_code("outbox-publisher", publisher.terminate(SOON).await?, 0)?;
+    reconcile(site, &database, &[]).await?;
+    site.remove(&database, &[&topic]).await?;
+    let (mut from_commit, mut from_due) = (histogram(), histogram());
+    for event in &written {
+        let at = arrived.get(&event.id).context("an event has not come")?;
+        note(&mut from_commit, event.committed, *at);
+        note(&mut from_due, event.due, *at);
+    }
+    Ok((from_commit, from_due))
+}
+
+/// Writes what is due, each transaction all that is due by then. Nobody waits for what comes of it.
+async fn write(database: &Database, topic: &str, rate: u64) -> anyhow::Result<Vec<Written>> {
+    let (batches, taken) = mpsc::channel::<Vec<(Uuid, Instant)>>(WRITERS);
+    let taken = Arc::new(Mutex::new(taken));
+    let doorbell = Doorbell::new(database.url.parse::<PgConnectOptions>()?);
+    let mut writers = JoinSet::new();
+    for _ in 0..WRITERS {
+        let (taken, doorbell, topic) = (Arc::clone(&taken), doorbell.clone(), topic.to_owned());
+        let mut connection = database.connect().await?;
+        writers.spawn(async move {
+            let mut written = Vec::new();
+            loop {
+                let Some(batch) = taken.lock().await.recv().await else {
+                    connection.close().await?;
+                    return anyhow::Ok(written);
+                };
+                let events: Vec<NewEvent> = batch.iter().map(|(id, _)| event(&topic, *id)).collect();
+                store(&mut connection, &events).await?;
+                let committed = Instant::now();
+                doorbell.ring();
+                written.extend(batch.into_iter().map(|(id, due)| Written { id, due, committed }));
+            }
+        });
+    }
+    let began = Instant::now();
+    let mut batch = Vec::new();
+    for offset in OpenLoop::new(rate, LASTS) {
+        let due = began + offset;
+        if due > Instant::now() || batch.len() >= BATCH {
+            if !batch.is_empty() {
+                batches
+                    .send(std::mem::take(&mut batch))
+                    .await
+                    .context("the writers have ended")?;
+            }
+            tokio::time::sleep_until(due.into()).await;
+        }
+        batch.push((Uuid::now_v7(), due));
+    }
+    batches.send(batch).await.context("the writers have ended")?;
+    drop(batches);
+    let mut all = Vec::new();
+    while let Some(written) = writers.join_next().await {
+        all.extend(written.context("a writer panicked")??);
+    }
+    Ok(all)
+}
+
+/// Records sent at a rate, decided and published: from when each was due.
+async fn decided(site: &Site, rate: u64) -> anyhow::Result<Histogram<u64>> {
+    let scene = Scene::new(site).await?;
+    let publisher = site.publisher("publisher", &scene.database).start().await?;
+    until_it_holds_all(&publisher).await?;
+    let triage = scene.triage(site).start().await?;
+    triage.ready(SOON).await?;
+    let records = records(rate)?;
+    let arrivals = Arrivals::of(&site.stack.brokers(), &scene.output, arrivals::source_event_id)?;
+    let writer = Writer::new(&site.stack.brokers(), &scene.input)?;
+    let began = Instant::now();
+    let mut due_at = HashMap::new();
+    for ((id, record), offset) in records.iter().zip(OpenLoop::new(rate, LASTS)) {
+        let due = began + offset;
+        if due > Instant::now() {
+            tokio::time::sleep_until(due.into()).await;
+        }
+        writer.send(record)?;
+        due_at.insert(*id, due);
+    }
+    tokio::task::block_in_place(|| writer.flush())?;
+    let arrived = arrivals.all(due_at.len() as u64, CATCH_UP).await?;
+    expect_code("triage-service", triage.terminate(SOON).await?, 0)?;
+    expect_code("outbox-publisher", publisher.terminate(SOON).await?, 0)?;
+    reconcile(site, &scene.database, &scene.settings()).await?;
+    scene.remove(site).await?;
+    let mut histogram = histogram();
+    for (id, due) in due_at {
+        note(
+            &mut histogram,
+            due,
+            *arrived.get(&id).context("an outcome has not come")?,
+        );
+    }
+    Ok(histogram)
+}
+
+/// The records of a run, with their ids.
+fn records(rate: u64) -> anyhow::Result<Vec<(Uuid, Record)>> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Id {
+        event_id: Uuid,
+    }
+    let now = shared::clock::unix_millis();
+    Inputs::clean(now.unsigned_abs(), now)
+        .with_ids(Ids::V4)
+        .take((rate * LASTS.as_secs()) as usize)
+        .map(|input| {
+            let value = input.record.value.as_deref().unwrap_or_default();
+            let Id { event_id } = serde_json::from_slice(value).context("a record has an id")?;
+            Ok((event_id, input.record))
+        })
+        .collect()
+}
