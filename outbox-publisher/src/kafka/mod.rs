@@ -2,6 +2,7 @@
 
 mod doubt;
 mod errors;
+mod polled;
 mod producer;
 mod record;
 mod stall;

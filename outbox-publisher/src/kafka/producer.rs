@@ -12,7 +12,7 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
-use rdkafka::producer::{Producer, ProducerContext, PurgeConfig, ThreadedProducer};
+use rdkafka::producer::{BaseProducer, Producer, ProducerContext, PurgeConfig};
 use rdkafka::statistics::Statistics;
 use shared::cause::chain;
 use shared::config::KafkaSettings;
@@ -23,6 +23,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::timeout;
 
 use super::doubt::{Doubt, is_refused, reach};
+use super::polled::Polled;
 use super::stall::{Patience, StallWatch};
 use super::{errors, record};
 use crate::domain::topic::{Lane, TopicFacts, TopicFault};
@@ -53,7 +54,7 @@ type Slot = Arc<Mutex<Arc<Life>>>;
 struct Life {
     generation: u64,
     is_closed: Arc<AtomicBool>,
-    producer: ThreadedProducer<Reports>,
+    producer: Polled<Reports>,
 }
 
 struct Reports {
@@ -222,11 +223,10 @@ impl Life {
             stalls: StallWatch::new(patience.clone()),
             facts: facts.clone(),
         };
-        let producer = config.create_with_context(context).context("make a producer")?;
         Ok(Self {
             generation,
             is_closed,
-            producer,
+            producer: Polled::new(config, context)?,
         })
     }
 
@@ -350,7 +350,7 @@ async fn limit_of(settings: &KafkaSettings, name: &str) -> Result<Option<usize>,
     }
 }
 
-fn partitions_of(producer: &ThreadedProducer<Reports>, name: &str) -> Result<i32, TopicFault> {
+fn partitions_of(producer: &BaseProducer<Reports>, name: &str) -> Result<i32, TopicFault> {
     let metadata = producer
         .client()
         .fetch_metadata(Some(name), METADATA_WAIT)
