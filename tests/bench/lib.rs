@@ -5,11 +5,11 @@
 //! | [`site`], [`fill`] | servers as in production; what is there before a round |
 //! | [`peers`] | who is measured beside the services: bare clients, others' designs |
 //! | [`course`], [`ends`], [`cpu`] | what a round took, by row: time, CPU by process, log |
-//! | [`open_loop`], [`arrivals`] | when events are due in an open loop, and when they come out |
+//! | [`open_loop`], [`appended`] | when events are due in an open loop, and when the broker has them |
 //! | [`parts`] | what is measured, and how it is judged |
 //! | [`report`], [`table`], [`plot`] | the result, for people and machines |
 
-pub mod arrivals;
+pub mod appended;
 pub mod course;
 pub mod cpu;
 pub mod ends;

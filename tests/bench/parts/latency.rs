@@ -8,6 +8,7 @@ use anyhow::Context;
 use harness::feed::Writer;
 use harness::input::{Ids, Inputs};
 use harness::process::expect_code;
+use harness::wait::{self, Seen};
 use harness::{Database, Record};
 use hdrhistogram::Histogram;
 use serde::Deserialize;
@@ -22,18 +23,23 @@ use uuid::Uuid;
 use super::end_to_end::{self, until_it_holds_all};
 use super::scene::Scene;
 use super::{Asked, Found, SOON, publisher, reconcile};
-use crate::arrivals::{self, Arrivals};
+use crate::appended::{self, Calendar};
+use crate::ends::Ends;
 use crate::open_loop::OpenLoop;
 use crate::peers::RoundTrip;
-use crate::site::Site;
+use crate::site::{PARTITIONS, Site};
 use crate::table::Bound;
 
 /// Shares of the rate that was measured just before.
 const SHARES: [u64; 3] = [10, 50, 80];
-/// How long each rate is held.
+/// How long each rate is held before it counts: the first record of each partition goes alone, and the broker compiles.
+const WARM: Duration = Duration::from_secs(5);
+/// How long each rate is held then.
 const LASTS: Duration = Duration::from_secs(10);
 /// Connections that write; more of them would be what Postgres is busy with.
 const WRITERS: usize = 4;
+/// How long a writer gathers what comes due.
+const TICK: Duration = Duration::from_millis(2);
 /// Most events of one transaction.
 const BATCH: usize = 500;
 /// Commits and acknowledged records of which the round trip is made.
@@ -52,10 +58,10 @@ pub async fn measure(site: &Site, asked: &Asked) -> anyhow::Result<Found> {
     let most = publisher::ours(site, asked.rows, None).await?.course.per_second;
     for share in SHARES {
         let rate = (most as u64 * share / 100).max(1);
-        let name = format!("commit to consumer at {share} % ({rate}/s)");
+        let name = format!("commit to topic at {share} % ({rate}/s)");
         let (committed, due) = written(site, rate).await.with_context(|| name.clone())?;
         found.latency(&name, &committed);
-        found.latency(&format!("due to consumer at {share} % ({rate}/s)"), &due);
+        found.latency(&format!("due to topic at {share} % ({rate}/s)"), &due);
         if share == SHARES[0] {
             multiples(&mut found, &committed, &bare);
         }
@@ -75,7 +81,7 @@ fn multiples(found: &mut Found, ours: &Histogram<u64>, bare: &Histogram<u64>) {
     for quantile in [0.5, 0.99] {
         let multiple = ours.value_at_quantile(quantile) as f64 / bare.value_at_quantile(quantile) as f64;
         let measure = format!(
-            "commit to consumer at {} %, p{}, of the bare round trip",
+            "commit to topic at {} %, p{}, of the bare round trip",
             SHARES[0],
             quantile * 100.0
         );
@@ -88,9 +94,9 @@ fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 600_000_000, 3).expect("microseconds up to ten minutes, three digits")
 }
 
-fn note(histogram: &mut Histogram<u64>, from: Instant, to: Instant) {
+fn note(histogram: &mut Histogram<u64>, micros: i64) {
     // What came before it was known to be committed took no time.
-    histogram.saturating_record(to.saturating_duration_since(from).as_micros() as u64);
+    histogram.saturating_record(u64::try_from(micros).unwrap_or(0));
 }
 
 async fn round_trips(site: &Site) -> anyhow::Result<Histogram<u64>> {
@@ -104,7 +110,7 @@ async fn round_trips(site: &Site) -> anyhow::Result<Histogram<u64>> {
         store(&mut connection, &[event(&topic, Uuid::now_v7())]).await?;
         tokio::task::block_in_place(|| sender.one())?;
         if number >= 100 {
-            note(&mut histogram, began, Instant::now());
+            note(&mut histogram, began.elapsed().as_micros() as i64);
         }
         tokio::time::sleep(Duration::from_millis(2)).await; // not in step with anything
     }
@@ -137,26 +143,40 @@ struct Written {
 /// Rows written at a rate by the library, published: from the commit, and from when they were due.
 async fn written(site: &Site, rate: u64) -> anyhow::Result<(Histogram<u64>, Histogram<u64>)> {
     let database = site.database("latency").await?;
-    let topic = site.topic("latency").await?;
+    let topic = site.stack.topic("latency", PARTITIONS, &[appended::BY_BROKER]).await?;
     let publisher = site.publisher("publisher", &database).start().await?;
     until_it_holds_all(&publisher).await?;
-    let arrivals = Arrivals::of(&site.stack.brokers(), &topic, arrivals::event_id)?;
-    let written = write(&database, &topic, rate).await?;
-    let arrived = arrivals.all(written.len() as u64, CATCH_UP).await?;
+    let calendar = Calendar::new()?;
+    let began = Instant::now();
+    let written = write(&database, &topic, rate, began).await?;
+    until_there(site, &topic, written.len()).await?;
     expect_code("outbox-publisher", publisher.terminate(SOON).await?, 0)?;
     reconcile(site, &database, &[]).await?;
+    let brokers = site.stack.brokers();
+    let read = || appended::read(&brokers, &topic, written.len(), appended::event_id);
+    let appended = tokio::task::block_in_place(read)?;
     site.remove(&database, &[&topic]).await?;
     let (mut from_commit, mut from_due) = (histogram(), histogram());
-    for event in &written {
-        let at = arrived.get(&event.id).context("an event has not come")?;
-        note(&mut from_commit, event.committed, *at);
-        note(&mut from_due, event.due, *at);
+    for event in written.iter().filter(|event| event.due >= began + WARM) {
+        let at = *appended.get(&event.id).context("an event has not come")?;
+        note(&mut from_commit, at - calendar.unix_us(event.committed));
+        note(&mut from_due, at - calendar.unix_us(event.due));
     }
     Ok((from_commit, from_due))
 }
 
-/// Writes what is due, each transaction all that is due by then. Nobody waits for what comes of it.
-async fn write(database: &Database, topic: &str, rate: u64) -> anyhow::Result<Vec<Written>> {
+/// Waits until a topic has so many records, and seldom asks.
+async fn until_there(site: &Site, topic: &str, records: usize) -> anyhow::Result<()> {
+    let ends = Ends::new(&site.stack.brokers(), topic, PARTITIONS)?;
+    wait::until("all that was written to be on its topic", CATCH_UP, || async {
+        Ok(Seen::when(ends.sum()?, |there| *there >= records as u64))
+    })
+    .await?;
+    Ok(())
+}
+
+/// Writes what is due, each transaction all that came due since the last. Nobody waits for what comes of it.
+async fn write(database: &Database, topic: &str, rate: u64, began: Instant) -> anyhow::Result<Vec<Written>> {
     let (batches, taken) = mpsc::channel::<Vec<(Uuid, Instant)>>(WRITERS);
     let taken = Arc::new(Mutex::new(taken));
     let doorbell = Doorbell::new(database.url.parse::<PgConnectOptions>()?);
@@ -179,18 +199,19 @@ async fn write(database: &Database, topic: &str, rate: u64) -> anyhow::Result<Ve
             }
         });
     }
-    let began = Instant::now();
     let mut batch = Vec::new();
-    for offset in OpenLoop::new(rate, LASTS) {
+    let mut next = began;
+    for offset in OpenLoop::new(rate, WARM + LASTS) {
         let due = began + offset;
-        if due > Instant::now() || batch.len() >= BATCH {
+        if due > next || batch.len() >= BATCH {
             if !batch.is_empty() {
                 batches
                     .send(std::mem::take(&mut batch))
                     .await
                     .context("the writers have ended")?;
             }
-            tokio::time::sleep_until(due.into()).await;
+            next = Instant::now().max(due) + TICK;
+            tokio::time::sleep_until(next.into()).await;
         }
         batch.push((Uuid::now_v7(), due));
     }
@@ -205,17 +226,17 @@ async fn write(database: &Database, topic: &str, rate: u64) -> anyhow::Result<Ve
 
 /// Records sent at a rate, decided and published: from when each was due.
 async fn decided(site: &Site, rate: u64) -> anyhow::Result<Histogram<u64>> {
-    let scene = Scene::new(site).await?;
+    let scene = Scene::with_output(site, &[appended::BY_BROKER]).await?;
     let publisher = site.publisher("publisher", &scene.database).start().await?;
     until_it_holds_all(&publisher).await?;
     let triage = scene.triage(site).start().await?;
     triage.ready(SOON).await?;
     let records = records(rate)?;
-    let arrivals = Arrivals::of(&site.stack.brokers(), &scene.output, arrivals::source_event_id)?;
     let writer = Writer::new(&site.stack.brokers(), &scene.input)?;
+    let calendar = Calendar::new()?;
     let began = Instant::now();
-    let mut due_at = HashMap::new();
-    for ((id, record), offset) in records.iter().zip(OpenLoop::new(rate, LASTS)) {
+    let mut due_at = HashMap::with_capacity(records.len());
+    for ((id, record), offset) in records.iter().zip(OpenLoop::new(rate, WARM + LASTS)) {
         let due = began + offset;
         if due > Instant::now() {
             tokio::time::sleep_until(due.into()).await;
@@ -224,18 +245,18 @@ async fn decided(site: &Site, rate: u64) -> anyhow::Result<Histogram<u64>> {
         due_at.insert(*id, due);
     }
     tokio::task::block_in_place(|| writer.flush())?;
-    let arrived = arrivals.all(due_at.len() as u64, CATCH_UP).await?;
+    until_there(site, &scene.output, due_at.len()).await?;
     expect_code("triage-service", triage.terminate(SOON).await?, 0)?;
     expect_code("outbox-publisher", publisher.terminate(SOON).await?, 0)?;
     reconcile(site, &scene.database, &scene.settings()).await?;
+    let brokers = site.stack.brokers();
+    let read = || appended::read(&brokers, &scene.output, due_at.len(), appended::source_event_id);
+    let appended = tokio::task::block_in_place(read)?;
     scene.remove(site).await?;
     let mut histogram = histogram();
-    for (id, due) in due_at {
-        note(
-            &mut histogram,
-            due,
-            *arrived.get(&id).context("an outcome has not come")?,
-        );
+    for (id, due) in due_at.into_iter().filter(|(_, due)| *due >= began + WARM) {
+        let at = *appended.get(&id).context("an outcome has not come")?;
+        note(&mut histogram, at - calendar.unix_us(due));
     }
     Ok(histogram)
 }
@@ -250,7 +271,7 @@ fn records(rate: u64) -> anyhow::Result<Vec<(Uuid, Record)>> {
     let now = shared::clock::unix_millis();
     Inputs::clean(now.unsigned_abs(), now)
         .with_ids(Ids::V4)
-        .take((rate * LASTS.as_secs()) as usize)
+        .take((rate * (WARM + LASTS).as_secs()) as usize)
         .map(|input| {
             let value = input.record.value.as_deref().unwrap_or_default();
             let Id { event_id } = serde_json::from_slice(value).context("a record has an id")?;

@@ -5,7 +5,7 @@ use harness::feed::Writer;
 use harness::input::{Ids, Inputs};
 use harness::{Database, Service};
 
-use crate::site::Site;
+use crate::site::{PARTITIONS, Site};
 
 /// The group of the triage service; its claims have the same name.
 const GROUP: &str = "bench";
@@ -22,10 +22,14 @@ pub(super) struct Scene {
 
 impl Scene {
     pub(super) async fn new(site: &Site) -> anyhow::Result<Self> {
+        Self::with_output(site, &[]).await
+    }
+
+    pub(super) async fn with_output(site: &Site, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
         Ok(Self {
             database: site.database("decided").await?,
             input: site.topic("input").await?,
-            output: site.topic("output").await?,
+            output: site.stack.topic("output", PARTITIONS, settings).await?,
             dead_letter: site.dead_letter_topic("dead-letter").await?,
         })
     }
