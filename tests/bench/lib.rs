@@ -7,6 +7,7 @@
 //! | [`course`], [`ends`], [`cpu`] | what a round took, by row: time, CPU by process, log |
 //! | [`open_loop`], [`appended`] | when events are due in an open loop, and when the broker has them |
 //! | [`parts`] | what is measured, and how it is judged |
+//! | [`guard`] | what CI asks of a short run |
 //! | [`report`], [`table`], [`plot`] | the result, for people and machines |
 
 pub mod appended;
@@ -15,6 +16,7 @@ pub mod cpu;
 pub mod ends;
 mod figures;
 pub mod fill;
+pub mod guard;
 pub mod open_loop;
 pub mod parts;
 pub mod peers;

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::ensure;
+use bench::guard;
 use bench::parts::{Asked, end_to_end, growth, idle, latency, publisher, triage};
 use bench::peers::{self, Task};
 use bench::report::Report;
@@ -33,6 +35,9 @@ struct Arguments {
     /// Rows of a large backlog, where that is measured
     #[arg(long, default_value_t = 1_000_000)]
     backlog: u64,
+    /// A short run that fails where a measure is out of its bounds, for CI
+    #[arg(long, conflicts_with_all = ["part", "only", "before"])]
+    guard: bool,
     /// Folder with the services as they were before a change: measured in turns with those of now
     #[arg(long, value_name = "FOLDER")]
     before: Option<PathBuf>,
@@ -93,8 +98,12 @@ async fn main() -> ExitCode {
 
 async fn measure(arguments: &Arguments) -> anyhow::Result<()> {
     let asked = Asked {
-        rows: arguments.rows,
-        rounds: arguments.rounds,
+        rows: if arguments.guard { guard::ROWS } else { arguments.rows },
+        rounds: if arguments.guard {
+            guard::ROUNDS
+        } else {
+            arguments.rounds
+        },
         claims: arguments.claims,
         backlog: arguments.backlog,
         only: arguments.only.clone(),
@@ -102,7 +111,10 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<()> {
     };
     let site = Site::start().await?;
     let mut report = Report::new(site.stack.choice().kind.name());
-    let wanted = |part: &Part| arguments.part.is_none_or(|only| only == *part);
+    let wanted = |part: &Part| match arguments.part {
+        Some(only) => only == *part,
+        None => !arguments.guard || matches!(part, Part::EndToEnd | Part::Publisher),
+    };
     for part in Part::value_variants().iter().copied().filter(wanted) {
         println!("\n{}: {} events a round, each one's turn", part.name(), asked.rows);
         let found = match part {
@@ -127,5 +139,11 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<()> {
         "{missed} goals are missed; table, JSON and plots are in {}",
         folder.display()
     );
+    let broken = if arguments.guard {
+        guard::broken(&report.rows())
+    } else {
+        Vec::new()
+    };
+    ensure!(broken.is_empty(), "out of bounds:\n{}", broken.join("\n"));
     Ok(())
 }

@@ -23,6 +23,8 @@ use crate::table::Row;
 
 /// How long a start or a drain may take.
 const SOON: Duration = Duration::from_secs(60);
+/// Rows of a round that does not count, at least: the broker compiles what it runs often, for some seconds.
+const WARM_ROWS: u64 = 200_000;
 
 /// What is asked of a part.
 #[derive(Debug, Clone)]

@@ -131,13 +131,13 @@ impl Site {
         })
     }
 
-    /// Statements that a database was sent until now.
+    /// Statements that clients have sent to a database until now.
     ///
     /// # Errors
     /// If the server does not answer.
     pub async fn statements(&self, database: &Database) -> anyhow::Result<i64> {
         let calls = "select coalesce(sum(calls), 0)::bigint from pg_stat_statements join pg_database on oid = dbid \
-                      where datname = $1";
+                      where datname = $1 and toplevel";
         Ok(sqlx::query_scalar(calls)
             .bind(&database.name)
             .fetch_one(&mut *self.watcher.lock().await)

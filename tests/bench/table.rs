@@ -30,14 +30,16 @@ pub enum Bound {
 }
 
 impl Bound {
-    fn is_kept_by(self, value: f64) -> bool {
+    /// Whether a value keeps it.
+    pub fn is_kept_by(self, value: f64) -> bool {
         match self {
             Self::AtLeast(bound) => value >= bound,
             Self::AtMost(bound) => value <= bound,
         }
     }
 
-    fn text(self) -> String {
+    /// In words.
+    pub fn text(self) -> String {
         match self {
             Self::AtLeast(bound) => format!("at least {}", figures::shortest(bound)),
             Self::AtMost(bound) => format!("at most {}", figures::shortest(bound)),

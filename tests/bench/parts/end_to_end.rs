@@ -10,7 +10,7 @@ use harness::{Running, Service};
 
 use super::publisher::settled;
 use super::scene::Scene;
-use super::{Asked, Found, SOON, reconcile, resident_peak};
+use super::{Asked, Found, SOON, WARM_ROWS, reconcile, resident_peak};
 use crate::course::{Course, watch};
 use crate::ends::Ends;
 use crate::peers::{Peer, Task, Who};
@@ -22,21 +22,23 @@ const BEFORE: &str = "both services before";
 const SQL: &str = "limit: the SQL of both";
 const PRODUCER: &str = "limit: a producer of the outcomes";
 const CONSUMER: &str = "limit: a consumer of the input";
+
 /// Ours, then the limit on the rows that ours wrote, in every round.
 ///
 /// # Errors
 /// If anything fails, or reconcile finds something.
 pub async fn measure(site: &Site, asked: &Asked) -> anyhow::Result<Found> {
     let mut found = Found::default();
-    let (mut triage, mut publisher) = (Vec::new(), Vec::new());
+    let (mut triage, mut publisher, mut statements) = (Vec::new(), Vec::new(), Vec::new());
     // The broker compiles what it runs often: the first round is not to pay for that alone.
-    let warm = round(site, asked.rows, None).await?;
+    let warm = round(site, asked.rows.max(WARM_ROWS), None).await?;
     warm.scene.remove(site).await?;
     for _ in 0..asked.rounds {
         let ours = round(site, asked.rows, None).await.context(OURS)?;
         found.heats.add(OURS, ours.course);
         triage.push(ours.triage_resident);
         publisher.push(ours.publisher_resident);
+        statements.push(ours.statements);
         limits(site, &mut found, &ours.scene, asked.rows).await?;
         ours.scene.remove(site).await?;
         if let Some(folder) = &asked.before {
@@ -45,13 +47,14 @@ pub async fn measure(site: &Site, asked: &Asked) -> anyhow::Result<Found> {
             before.scene.remove(site).await?;
         }
     }
-    judge(&mut found, triage, publisher);
+    judge(&mut found, triage, publisher, statements);
     Ok(found)
 }
 
-fn judge(found: &mut Found, triage: Vec<f64>, publisher: Vec<f64>) {
+fn judge(found: &mut Found, triage: Vec<f64>, publisher: Vec<f64>, statements: Vec<f64>) {
     use Bound::{AtLeast, AtMost};
     found.costs(OURS, "end to end");
+    found.row("end to end, statements", "/event", statements, None, "");
     let share = found.heats.cpu_share(&[SQL, PRODUCER, CONSUMER], OURS);
     found.row(
         "end to end, share of the CPU limit",
@@ -96,6 +99,7 @@ pub(super) struct Round {
     pub(super) course: Course,
     triage_resident: f64,
     publisher_resident: f64,
+    statements: f64,
     pub(super) scene: Scene,
 }
 
@@ -103,6 +107,7 @@ pub(super) async fn round(site: &Site, rows: u64, built_in: Option<&Path>) -> an
     let scene = Scene::new(site).await?;
     scene.fill(site, rows, Ids::Mixed).await?;
     let ends = Ends::new(&site.stack.brokers(), &scene.output, PARTITIONS)?;
+    let before = site.statements(&scene.database).await?;
     let built = |service: Service| match built_in {
         Some(folder) => service.built_in(folder),
         None => service,
@@ -115,9 +120,11 @@ pub(super) async fn round(site: &Site, rows: u64, built_in: Option<&Path>) -> an
     let (triage_resident, publisher_resident) = (resident_peak(&triage)?, resident_peak(&publisher)?);
     expect_code("triage-service", triage.terminate(SOON).await?, 0)?;
     expect_code("outbox-publisher", publisher.terminate(SOON).await?, 0)?;
+    let statements = (site.statements(&scene.database).await? - before) as f64 / rows as f64;
     reconcile(site, &scene.database, &scene.settings()).await?;
     Ok(Round {
         course,
+        statements,
         triage_resident,
         publisher_resident,
         scene,

@@ -59,12 +59,18 @@ pub async fn measure(site: &Site, asked: &Asked) -> anyhow::Result<Found> {
     for share in SHARES {
         let rate = (most as u64 * share / 100).max(1);
         let name = format!("commit to topic at {share} % ({rate}/s)");
+        if !asked.wants(&name) {
+            continue;
+        }
         let (committed, due) = written(site, rate).await.with_context(|| name.clone())?;
         found.latency(&name, &committed);
         found.latency(&format!("due to topic at {share} % ({rate}/s)"), &due);
         if share == SHARES[0] {
             multiples(&mut found, &committed, &bare);
         }
+    }
+    if !asked.wants("input to outcome") {
+        return Ok(found);
     }
     let ours = end_to_end::round(site, asked.rows, None).await?;
     ours.scene.remove(site).await?;

@@ -6,7 +6,7 @@ use anyhow::Context;
 use harness::Running;
 use harness::process::expect_code;
 
-use super::{Asked, Found, SOON, reconcile, resident_peak};
+use super::{Asked, Found, SOON, WARM_ROWS, reconcile, resident_peak};
 use crate::course::{Course, watch};
 use crate::ends::Ends;
 use crate::fill::{self, Keys};
@@ -34,18 +34,20 @@ const BEFORE: &str = "outbox-publisher before";
 /// If anything fails, or reconcile finds something.
 pub async fn measure(site: &Site, asked: &Asked) -> anyhow::Result<Found> {
     let mut found = Found::default();
-    let (mut hot_shares, mut resident) = (Vec::new(), Vec::new());
+    let (mut hot_shares, mut resident, mut statements) = (Vec::new(), Vec::new(), Vec::new());
     let rows = asked.rows;
     // The broker compiles what it runs often: nobody is to pay for that alone.
-    peer(site, Who::RowLease, 100, rows / 4).await?;
-    producer(site, rows).await?;
-    ours(site, rows, None).await?;
+    let many = rows.max(WARM_ROWS);
+    peer(site, Who::RowLease, 500, many / 4).await?;
+    producer(site, many).await?;
+    ours(site, many, None).await?;
     for _ in 0..asked.rounds {
         if asked.wants(OURS) {
             let ours = ours(site, rows, None).await.context(OURS)?;
             found.heats.add(OURS, ours.course);
             hot_shares.push(ours.hot_share);
             resident.push(ours.resident);
+            statements.push(ours.statements);
             if let Some(folder) = &asked.before {
                 let before = self::ours(site, rows, Some(folder)).await.context(BEFORE)?;
                 found.heats.add(BEFORE, before.course);
@@ -58,13 +60,14 @@ pub async fn measure(site: &Site, asked: &Asked) -> anyhow::Result<Found> {
             found.heats.add(PRODUCER, producer(site, rows).await.context(PRODUCER)?);
         }
     }
-    judge(&mut found, hot_shares, resident);
+    judge(&mut found, hot_shares, resident, statements);
     Ok(found)
 }
 
-fn judge(found: &mut Found, hot_shares: Vec<f64>, resident: Vec<f64>) {
+fn judge(found: &mut Found, hot_shares: Vec<f64>, resident: Vec<f64>, statements: Vec<f64>) {
     use Bound::{AtLeast, AtMost};
     found.costs(OURS, "publisher drain");
+    found.row("publisher drain, statements", "/event", statements, None, "");
     let share = found.heats.cpu_share(&[SQL, PRODUCER], OURS);
     found.row(
         "publisher drain, share of the limit",
@@ -105,6 +108,7 @@ pub(super) struct Ours {
     pub(super) course: Course,
     hot_share: f64,
     resident: f64,
+    statements: f64,
 }
 
 pub(super) async fn ours(site: &Site, rows: u64, built_in: Option<&Path>) -> anyhow::Result<Ours> {
@@ -116,11 +120,13 @@ pub(super) async fn ours(site: &Site, rows: u64, built_in: Option<&Path>) -> any
     if let Some(folder) = built_in {
         service = service.built_in(folder);
     }
+    let before = site.statements(&database).await?;
     let publisher = service.start().await?;
     let settled = async || Ok(settled(&publisher).await? >= rows);
     let course = watch(site, &[&publisher], rows, async || ends.sum(), settled).await?;
     let resident = resident_peak(&publisher)?;
     expect_code(OURS, publisher.terminate(SOON).await?, 0)?;
+    let statements = (site.statements(&database).await? - before) as f64 / rows as f64;
     let mut connection = database.connect().await?;
     let hot_share = hot_share(&mut connection).await?;
     drop(connection);
@@ -130,6 +136,7 @@ pub(super) async fn ours(site: &Site, rows: u64, built_in: Option<&Path>) -> any
         course,
         hot_share,
         resident,
+        statements,
     })
 }
 
