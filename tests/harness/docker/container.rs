@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use futures_util::future::BoxFuture;
@@ -22,6 +22,8 @@ use crate::stack::unique;
 
 /// How long a start may take on a busy machine, until the server in it says that it is ready.
 const START_WITHIN: Duration = Duration::from_secs(120);
+/// How long it may take until all of it stands still at once.
+const PAUSED_WITHIN: Duration = Duration::from_secs(15);
 /// How long the removal may take.
 const REMOVE_WITHIN: Duration = Duration::from_secs(30);
 
@@ -147,7 +149,18 @@ impl Container {
 
     /// It stands still with everything it holds.
     pub async fn pause(&self) -> anyhow::Result<()> {
-        self.ask(&["pause"]).await
+        let began = Instant::now();
+        loop {
+            match self.ask(&["pause"]).await {
+                // With cgroup v1 a freeze has to meet all tasks of a container at once. runc tries a thousand times
+                // within a third of a second, thaws what it has, and leaves it to its caller to ask again
+                // (opencontainers/runc#2791 and #4388).
+                Err(error) if began.elapsed() < PAUSED_WITHIN && error.to_string().contains("unable to freeze") => {
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
+                asked => return asked,
+            }
+        }
     }
 
     /// It goes on as if no time had passed.
