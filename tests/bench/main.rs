@@ -8,7 +8,7 @@ use bench::guard;
 use bench::parts::{Asked, end_to_end, growth, idle, latency, publisher, triage};
 use bench::peers::{self, Task};
 use bench::report::Report;
-use bench::site::Site;
+use bench::site::{Site, Tuned};
 use bench::table;
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -35,6 +35,9 @@ struct Arguments {
     /// Rows of a large backlog, where that is measured
     #[arg(long, default_value_t = 1_000_000)]
     backlog: u64,
+    /// A setting of our services, as often as wanted: publisher.RELAY__IN_FLIGHT_MAX=8000
+    #[arg(long = "set", value_name = "SERVICE.SETTING=VALUE")]
+    tuned: Vec<Tuned>,
     /// A short run that fails where a measure is out of its bounds, for CI
     #[arg(long, conflicts_with_all = ["part", "only", "before"])]
     guard: bool,
@@ -109,7 +112,7 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<()> {
         only: arguments.only.clone(),
         before: arguments.before.clone(),
     };
-    let site = Site::start().await?;
+    let site = Site::start(arguments.tuned.clone()).await?;
     let mut report = Report::new(site.stack.choice().kind.name());
     let wanted = |part: &Part| match arguments.part {
         Some(only) => only == *part,

@@ -1,5 +1,7 @@
 //! Where a run takes place: a broker and a server set up as they are in production.
 
+use std::str::FromStr;
+
 use anyhow::Context;
 use harness::kafka::KafkaOptions;
 use harness::{Database, Service, Stack, topics};
@@ -24,10 +26,38 @@ const POSTGRES: [(&str, &str); 8] = [
     ("jit", "off"),
 ];
 
+/// A setting that the services of a run have beside their defaults: `publisher.RELAY__IN_FLIGHT_MAX=8000`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tuned {
+    service: String,
+    setting: String,
+    value: String,
+}
+
+impl FromStr for Tuned {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parts = text.split_once('=').and_then(|(left, value)| {
+            let (service, setting) = left.split_once('.')?;
+            Some((service, setting, value))
+        });
+        match parts {
+            Some((service @ ("publisher" | "triage"), setting, value)) if !setting.is_empty() => Ok(Self {
+                service: service.to_owned(),
+                setting: setting.to_owned(),
+                value: value.to_owned(),
+            }),
+            _ => Err("it must read like publisher.RELAY__IN_FLIGHT_MAX=8000 or triage.INTAKE__WORKERS=2".to_owned()),
+        }
+    }
+}
+
 /// Servers, and the session that looks at them.
 pub struct Site {
     /// Kafka and Postgres.
     pub stack: Stack,
+    tuned: Vec<Tuned>,
     watched: Database,
     watcher: Mutex<PgConnection>,
 }
@@ -44,11 +74,11 @@ pub struct Account {
 }
 
 impl Site {
-    /// Starts the servers that `STACK` names.
+    /// Starts the servers that `STACK` names, for services with these settings.
     ///
     /// # Errors
     /// If one does not start.
-    pub async fn start() -> anyhow::Result<Self> {
+    pub async fn start(tuned: Vec<Tuned>) -> anyhow::Result<Self> {
         let kafka = KafkaOptions {
             for_speed: true,
             routes: 0,
@@ -63,6 +93,7 @@ impl Site {
             .context("pg_stat_statements")?;
         Ok(Self {
             stack,
+            tuned,
             watched: database,
             watcher: Mutex::new(watcher),
         })
@@ -144,10 +175,41 @@ impl Site {
             .await?)
     }
 
-    /// An `outbox-publisher` on this database, as it is shipped.
+    /// An `outbox-publisher` on this database, as it is shipped but for what this run sets.
     pub fn publisher(&self, name: &str, database: &Database) -> Service {
-        Service::publisher(name)
+        self.tune(Service::publisher(name), "publisher", database)
+    }
+
+    /// A `triage-service` on this database, in the same way.
+    pub fn triage(&self, name: &str, database: &Database) -> Service {
+        self.tune(Service::triage(name), "triage", database)
+    }
+
+    fn tune(&self, service: Service, which: &str, database: &Database) -> Service {
+        let service = service
             .set("KAFKA__BROKERS", self.stack.brokers())
-            .set("DATABASE__URL", &database.url)
+            .set("DATABASE__URL", &database.url);
+        let tuned = self.tuned.iter().filter(|tuned| tuned.service == which);
+        tuned.fold(service, |service, tuned| service.set(&tuned.setting, &tuned.value))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_setting_names_its_service() {
+        let read: Tuned = "triage.KAFKA__PROPERTIES__CLIENT_ID=a=b".parse().expect("it names one");
+        assert_eq!((read.service.as_str(), read.value.as_str()), ("triage", "a=b"));
+        for wrong in [
+            "",
+            "RELAY__LOOK_MS=1",
+            "relay.LOOK_MS=1",
+            "publisher.LOOK_MS",
+            "publisher.=1",
+        ] {
+            assert!(wrong.parse::<Tuned>().is_err(), "{wrong:?}");
+        }
     }
 }

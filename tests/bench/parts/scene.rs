@@ -58,9 +58,7 @@ impl Scene {
     }
 
     pub(super) fn triage(&self, site: &Site) -> Service {
-        let service = Service::triage("triage")
-            .set("KAFKA__BROKERS", site.stack.brokers())
-            .set("DATABASE__URL", &self.database.url);
+        let service = site.triage("triage", &self.database);
         self.settings()
             .into_iter()
             .fold(service, |service, (name, value)| service.set(name, value))
