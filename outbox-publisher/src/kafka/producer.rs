@@ -1,6 +1,6 @@
 //! Two idempotent producers whose streams have no gaps, and what becomes of one that cannot go on.
 //!
-//! A delivery report carries an index, not a future: the client's own thread hands it over. An error
+//! A delivery report carries an index, not a future: a thread of the producer's hands it over. An error
 //! closes the life of a producer: nothing more enters its stream, so that nothing follows a gap.
 
 use std::sync::atomic::{AtomicBool, Ordering};
