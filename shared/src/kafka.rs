@@ -36,11 +36,14 @@ impl Role {
                 ("session.timeout.ms", "10000"),
                 ("heartbeat.interval.ms", "1000"), // how long a second member's join stops the partitions it takes
                 ("partition.assignment.strategy", "cooperative-sticky"),
-                ("fetch.queue.backoff.ms", "100"),
-                ("queued.max.messages.kbytes", "32768"),
+                // What is fetched ahead is memory: enough for some hundredths of a second, and the next fetch as soon as some is gone.
+                ("queued.max.messages.kbytes", "2048"),
+                ("fetch.queue.backoff.ms", "10"),
+                ("max.partition.fetch.bytes", "262144"), // a larger record comes alone
+                ("fetch.max.bytes", "8388608"),
             ],
             Self::Producer => &[
-                ("linger.ms", "5"),
+                ("linger.ms", "0"),
                 ("compression.type", "lz4"),
                 ("max.in.flight.requests.per.connection", "5"),
                 ("queue.buffering.max.messages", "200000"),

@@ -224,6 +224,12 @@ impl Intake {
             .map(|(partition, held)| (partition, held.watermark.open_count()))
     }
 
+    /// Whether there is enough for the transactions after those that run: what has not come yet may wait for them,
+    /// where the client keeps it. A quarter of the buffers is enough.
+    pub fn is_stocked(&self) -> bool {
+        self.running() > 0 && self.assignments.use_more_than(&self.limits, 4)
+    }
+
     fn settle(&mut self, id: BatchId, verdict: Verdict, steps: &mut Vec<Step>) {
         let Some(flight) = self.flights.get_mut(&id) else {
             return;

@@ -132,21 +132,39 @@ impl Assignments {
         (!owners.is_empty()).then(|| (owners, taken.into_values().flatten().collect()))
     }
 
+    /// Records and bytes that are buffered.
+    fn buffered(&self) -> (usize, usize) {
+        let sizes = self.held.values().map(|held| (held.buffer.len(), held.buffer_bytes));
+        sizes.fold((0, 0), |sum, size| (sum.0 + size.0, sum.1 + size.1))
+    }
+
+    /// Whether a part of the buffers is in use: one divided by this.
+    pub(super) fn use_more_than(&self, limits: &Limits, divisor: usize) -> bool {
+        let (records, bytes) = self.buffered();
+        records > limits.buffer_records / divisor || bytes > limits.buffer_bytes / divisor
+    }
+
     /// Which partitions are to be paused, and which resumed.
     ///
-    /// Each partition has an equal share of the buffers. It goes on at half of its share: a pause throws
-    /// away what the client has fetched ahead, so it must not be taken lightly.
+    /// A pause throws away what the client has fetched ahead, so it must not be taken lightly: up to half of the
+    /// buffers are anybody's, beyond that each partition has an equal share. It goes on at half of its share.
     pub(super) fn throttle(&mut self, limits: &Limits, waiting: &HashSet<(i32, Assignment)>) -> (Vec<i32>, Vec<i32>) {
         let shares = self.held.len().max(1);
         let (records_max, bytes_max) = (
             (limits.buffer_records / shares).max(1),
             (limits.buffer_bytes / shares).max(1),
         );
+        let (is_half_full, is_full) = (self.use_more_than(limits, 2), self.use_more_than(limits, 1));
         let (mut pause, mut resume) = (Vec::new(), Vec::new());
         for (&partition, held) in self.held.iter_mut().filter(|(_, held)| !held.is_leaving) {
-            let divisor = if held.is_paused { 2 } else { 1 };
-            let is_full = held.buffer.len() > records_max / divisor || held.buffer_bytes > bytes_max / divisor;
-            let want = is_full || waiting.contains(&(partition, held.assignment));
+            let has_more_than =
+                |divisor| held.buffer.len() > records_max / divisor || held.buffer_bytes > bytes_max / divisor;
+            let is_over = if held.is_paused {
+                is_full || has_more_than(2)
+            } else {
+                is_half_full && has_more_than(1) || is_full && !held.buffer.is_empty()
+            };
+            let want = is_over || waiting.contains(&(partition, held.assignment));
             if want != held.is_paused {
                 held.is_paused = want;
                 if want {

@@ -22,6 +22,10 @@ use super::batch::{Batch, BatchId, Piece};
 use super::inbox::Inbox;
 use super::{Assignment, Fact, Intake, RevokeId, Step, Verdict};
 
+/// With enough at hand an arrival waits for transactions to end, so that what the client has fetched waits there and
+/// need not be fetched again after a pause. No longer than this: a rebalance may be behind it.
+const HELD_AT_MOST: Duration = Duration::from_millis(100);
+
 /// Part of the service's health: the store.
 pub const PART_POSTGRES: &str = "postgres";
 /// Part of the service's health: whether batches end.
@@ -137,7 +141,13 @@ impl<I: Inbox, P: Partitions> Runner<I, P> {
         let mut ticks = interval(Duration::from_secs(1));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut deadline, mut last_progress) = (None, Instant::now());
+        let mut held_until = Instant::now();
         while !running.is_drained {
+            let is_held = running.runner.intake.is_stocked();
+            if !is_held {
+                held_until = Instant::now() + HELD_AT_MOST;
+            }
+            let is_held = is_held && Instant::now() < held_until;
             tokio::select! {
                 biased;
                 () = shutdown.cancelled(), if deadline.is_none() => {
@@ -159,7 +169,11 @@ impl<I: Inbox, P: Partitions> Runner<I, P> {
                     }
                     running.tell_progress(last_progress.elapsed());
                 }
-                arrival = arrivals.recv() => running.arrived(arrival.ok_or(IntakeError::ConsumerEnded)?)?,
+                arrival = arrivals.recv(), if !is_held => {
+                    held_until = Instant::now() + HELD_AT_MOST;
+                    running.arrived(arrival.ok_or(IntakeError::ConsumerEnded)?)?;
+                }
+                () = sleep_until(held_until), if is_held => {}
             }
         }
         Ok(())

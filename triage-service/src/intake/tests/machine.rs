@@ -280,6 +280,43 @@ fn full_buffers_pause_and_half_empty_ones_resume() {
 }
 
 #[test]
+fn one_partition_may_use_half_of_the_buffers_before_it_is_paused() {
+    let mut intake = intake(Limits {
+        buffer_records: 40,
+        workers: 1,
+        ..LIMITS
+    });
+    for partition in 0..4 {
+        assign(&mut intake, partition, 1);
+    }
+    intake.note(Fact::Received(events(0, 0..1)));
+    let steps = intake.note(Fact::Received(events(0, 1..21))); // twice its share
+    assert!(steps.is_empty(), "{steps:?}");
+    let steps = intake.note(Fact::Received(events(1, 0..1))); // more than half are in use
+    assert!(
+        matches!(&steps[..], [Step::Pause(partitions)] if partitions == &[0]),
+        "{steps:?}"
+    );
+}
+
+#[test]
+fn what_has_not_come_may_wait_while_a_transaction_runs_and_enough_is_there_for_the_next() {
+    let mut intake = intake(Limits {
+        buffer_records: 40,
+        workers: 1,
+        ..LIMITS
+    });
+    assign(&mut intake, 0, 1);
+    let (id, _, _) = only_attempt(&intake.note(Fact::Received(events(0, 0..1))));
+    intake.note(Fact::Received(events(0, 1..11)));
+    assert!(!intake.is_stocked(), "a quarter");
+    intake.note(Fact::Received(events(0, 11..12)));
+    assert!(intake.is_stocked());
+    intake.note(ended(id, Verdict::Unavailable("away".to_owned())));
+    assert!(!intake.is_stocked(), "nothing runs that could make room");
+}
+
+#[test]
 fn shutdown_ends_what_runs_and_takes_nothing_new() {
     let mut intake = intake(LIMITS);
     assign(&mut intake, 0, 1);

@@ -46,14 +46,44 @@ impl Partitions for Still {
     }
 }
 
+/// A store that hangs.
+struct Hung;
+
+impl Inbox for Hung {
+    type Transaction = Open;
+
+    fn begin(&self) -> impl Future<Output = Result<Open, InboxError>> + Send {
+        std::future::pending()
+    }
+}
+
 #[tokio::test]
-async fn pauses_of_an_outage_differ() {
-    // given: pauses of at most a tenth of a second
-    const LONGEST: Duration = Duration::from_millis(100);
-    let inbox = Arc::new(Away::default());
-    let runner = Runner {
+async fn with_enough_at_hand_what_comes_waits_for_transactions_and_not_for_ever() {
+    // given: a transaction that hangs, and more than a quarter of the buffers in use
+    let (tell, arrivals) = mpsc::channel(1);
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(runner(Hung).run(arrivals, stop.clone()));
+    let tell = async |arrival| tell.send(arrival).await.expect("it runs");
+    tell(Arrival::Assigned(vec![(0, Assignment(1))])).await;
+    let quarter = LIMITS.buffer_records as i64 / 4;
+    tell(Arrival::Records(events(0, 0..1))).await;
+    tell(Arrival::Records(events(0, 1..quarter + 2))).await;
+    // when
+    let began = Instant::now();
+    for offset in quarter + 2..quarter + 7 {
+        tell(Arrival::Records(events(0, offset..offset + 1))).await;
+    }
+    // then: one lies in the channel, the others were taken one after the other
+    let waited = began.elapsed();
+    assert!(waited >= Duration::from_millis(300), "{waited:?}");
+    running.abort();
+}
+
+/// The loop on a store, with pauses of a tenth of a second at most.
+fn runner<I: Inbox>(inbox: I) -> Runner<I, Still> {
+    Runner {
         intake: Intake::new(LIMITS, Safeguards::default()),
-        inbox: Arc::clone(&inbox),
+        inbox: Arc::new(inbox),
         partitions: Still,
         triage: Arc::new(triage(Safeguards::default())),
         pace: Pace {
@@ -65,7 +95,16 @@ async fn pauses_of_an_outage_differ() {
         metrics: Metrics::register(&prometheus::Registry::new()).expect("a registry of our own"),
         health: Health::new(&[PART_POSTGRES, PART_PROGRESS]),
         ring: Box::new(|| panic!("nothing was committed")),
-    };
+    }
+}
+
+const LONGEST: Duration = Duration::from_millis(100);
+
+#[tokio::test]
+async fn pauses_of_an_outage_differ() {
+    // given
+    let runner = runner(Away::default());
+    let inbox = Arc::clone(&runner.inbox);
     let (tell, arrivals) = mpsc::channel(4);
     let stop = CancellationToken::new();
     let running = tokio::spawn(runner.run(arrivals, stop.clone()));
