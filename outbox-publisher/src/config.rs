@@ -85,10 +85,10 @@ impl Default for RelaySettings {
     fn default() -> Self {
         Self {
             read_rows_max: 256,
-            read_bytes_max: 8 << 20,
+            read_bytes_max: 4 << 20,
             bucket_rows_max: 512,
-            memory_bytes_max: 24 << 20,
-            in_flight_max: 20_000,
+            memory_bytes_max: 8 << 20,
+            in_flight_max: 8_000,
             poll_max_ms: 250,
             settle_delay_ms: 10,
             look_ms: 1_000,
@@ -249,6 +249,9 @@ impl Service for Config {
 /// next batch goes alone again.
 const WINDOW_IDLE: Duration = Duration::from_secs(6 * 3600);
 
+/// Rows that a read shares among its buckets: twice as many are no faster and take as much more memory.
+const READ_ROWS_SHARED: usize = 4_096;
+
 impl Config {
     /// The relay's part of it.
     pub fn relay(&self) -> RelayConfig {
@@ -260,6 +263,7 @@ impl Config {
         };
         RelayConfig {
             read_rows_max: self.relay.read_rows_max,
+            read_rows_shared: READ_ROWS_SHARED,
             read_bytes_max: self.relay.read_bytes_max,
             bucket_rows_max: self.relay.bucket_rows_max,
             instance_bytes_max: self.relay.memory_bytes_max,

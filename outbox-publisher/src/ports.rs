@@ -24,6 +24,8 @@ pub struct ReadRequest {
     pub floors: Vec<(Xid, i64)>,
     /// Rows beyond so many payload bytes are left for the next read.
     pub bytes_max: usize,
+    /// Leaves that wait for their rows are looked at as well: whoever wrote there drew no id.
+    pub is_sweep: bool,
 }
 
 /// One bucket of a read.

@@ -230,6 +230,7 @@ async fn read_and_settle(reader: &mut PgConnection, settler: &mut PgConnection) 
             .bind(vec![READ_ROWS; buckets.len()])
             .bind(Vec::<i64>::new())
             .bind(Vec::<i64>::new())
+            .bind(false) // no sweep
             .fetch_all(&mut *reader)
             .await?;
         let rows = &rows[1..];

@@ -113,6 +113,13 @@ impl OutboxEvent {
             + OVERHEAD_BYTES
     }
 
+    /// Lets go of what only a record of it needs. How many bytes.
+    pub fn let_go(&mut self) -> usize {
+        let before = self.size_bytes();
+        (self.payload, self.headers) = (None, None);
+        before - self.size_bytes()
+    }
+
     /// Finds a fault that needs no topic to be seen.
     ///
     /// # Errors

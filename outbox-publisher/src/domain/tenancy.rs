@@ -200,6 +200,15 @@ impl Tenancy {
         }
     }
 
+    /// A row of lane 0 is on its topic: what was kept to be sent again goes, its id waits to be marked.
+    pub fn acknowledge(&mut self, id: i64) {
+        self.set(id, Progress::Acked);
+        // A producer that still held it would let it go in a moment.
+        if let Some(event) = self.ring.get_mut(&id).and_then(|item| Arc::get_mut(&mut item.event)) {
+            self.ring_bytes -= event.let_go();
+        }
+    }
+
     /// The blocked key of a row, if it is blocked.
     pub fn block_of(&self, event: &OutboxEvent) -> Option<&Blocked> {
         if self.blocked.is_empty() {
@@ -285,6 +294,22 @@ mod tests {
         tenancy.cursor = 60;
         assert_eq!(tenancy.low_id(Some(90)), 60);
         assert_eq!(tenancy.low_id(Some(5)), 10, "a stored bound is never taken back");
+    }
+
+    #[test]
+    fn an_acknowledged_row_keeps_its_place_and_not_its_bytes() {
+        let mut tenancy = Tenancy::new(0, 1, 0);
+        let row = OutboxEvent {
+            payload: Some(vec![b'x'; 300]),
+            ..event(5)
+        };
+        tenancy.insert(Item::new(row.clone(), 0, Duration::ZERO));
+        tenancy.acknowledge(5);
+        assert_eq!(tenancy.ring_bytes, row.size_bytes() - 300);
+        assert!(tenancy.ring[&5].is(&row));
+        tenancy.set(5, Progress::Settled(1));
+        tenancy.forget_over(1);
+        assert_eq!(tenancy.ring_bytes, 0);
     }
 
     #[test]

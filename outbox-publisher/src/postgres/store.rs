@@ -117,6 +117,7 @@ impl OutboxStore for PostgresStore {
                 .bind(limits)
                 .bind(xids)
                 .bind(floors)
+                .bind(request.is_sweep)
                 .fetch(open.connection());
             let mut answer = ReadAnswer::default();
             let mut bytes = 0;
@@ -261,15 +262,32 @@ const HEAD: i16 = -1;
 async fn look(connection: &mut sqlx::PgConnection, request: &LookRequest) -> Result<LookAnswer, sqlx::Error> {
     let buckets: Vec<i16> = request.buckets.iter().map(|b| b.bucket).collect();
     let mut answer = LookAnswer::default();
+    if request.halt == Halt::Nowhere {
+        look_at_rows(connection, request, &buckets, &mut answer).await?;
+        return Ok(answer);
+    }
     // Halts and side rows of one snapshot: a row put back between two would be in neither.
     let mut tx = connection
         .begin_with("begin isolation level repeatable read read only")
         .await?;
+    look_at_rows(&mut tx, request, &buckets, &mut answer).await?;
+    look_at_heads(&mut tx, request, &buckets, &mut answer).await?;
+    tx.commit().await?;
+    Ok(answer)
+}
+
+/// The rows of lane 1.
+async fn look_at_rows(
+    connection: &mut sqlx::PgConnection,
+    request: &LookRequest,
+    buckets: &[i16],
+    answer: &mut LookAnswer,
+) -> Result<(), sqlx::Error> {
     let mut lanes: BTreeMap<i16, BTreeSet<i32>> = BTreeMap::new();
     let mut counts: BTreeMap<(i16, i32), usize> = BTreeMap::new();
     {
         let mut rows = sqlx::query(include_str!("../../queries/look.sql"))
-            .bind(&buckets)
+            .bind(buckets)
             .bind(request.buckets.iter().map(|b| b.epoch).collect::<Vec<_>>())
             .bind(
                 request
@@ -280,7 +298,7 @@ async fn look(connection: &mut sqlx::PgConnection, request: &LookRequest) -> Res
             )
             .bind(request.lanes_max as i64)
             .bind(request.rows_per_lane as i64)
-            .fetch(&mut *tx);
+            .fetch(&mut *connection);
         let mut bytes = 0;
         while let Some(row) = rows.try_next().await? {
             let bucket = row.try_get::<i16, _>(0)?;
@@ -310,31 +328,36 @@ async fn look(connection: &mut sqlx::PgConnection, request: &LookRequest) -> Res
             answer.upto.insert(bucket, *last);
         }
     }
-    if request.halt != Halt::Nowhere {
-        let topics = match &request.halt {
-            Halt::On(topics) => topics.clone(),
-            Halt::Nowhere | Halt::Everywhere => Vec::new(),
-        };
-        let heads =
-            sqlx::query_as::<_, (i16, i64, Uuid, String, Option<Vec<u8>>)>(include_str!("../../queries/halted.sql"))
-                .bind(&buckets)
-                .bind(request.halt == Halt::Everywhere)
-                .bind(topics)
-                .fetch_all(&mut *tx)
-                .await?;
-        answer.halted = heads
-            .into_iter()
-            .map(|(bucket, id, event_id, topic, key)| HaltedHead {
-                bucket,
-                id,
-                event_id,
-                topic,
-                key,
-            })
-            .collect();
-    }
-    tx.commit().await?;
-    Ok(answer)
+    Ok(())
+}
+
+/// The FAILED heads that halt their keys.
+async fn look_at_heads(
+    connection: &mut sqlx::PgConnection,
+    request: &LookRequest,
+    buckets: &[i16],
+    answer: &mut LookAnswer,
+) -> Result<(), sqlx::Error> {
+    let topics = match &request.halt {
+        Halt::On(topics) => topics.clone(),
+        Halt::Nowhere | Halt::Everywhere => Vec::new(),
+    };
+    let heads =
+        sqlx::query_as::<_, (i16, i64, Uuid, String, Option<Vec<u8>>)>(include_str!("../../queries/halted.sql"))
+            .bind(buckets)
+            .bind(request.halt == Halt::Everywhere)
+            .bind(topics)
+            .fetch_all(connection)
+            .await?;
+    let head = |(bucket, id, event_id, topic, key)| HaltedHead {
+        bucket,
+        id,
+        event_id,
+        topic,
+        key,
+    };
+    answer.halted = heads.into_iter().map(head).collect();
+    Ok(())
 }
 
 fn read_head(row: &PgRow, answer: &mut ReadAnswer) -> Result<(), sqlx::Error> {

@@ -10,6 +10,8 @@ use crate::domain::topic::TopicTimes;
 pub struct RelayConfig {
     /// Rows of a bucket that one read returns at most.
     pub read_rows_max: usize,
+    /// Rows that a read shares among the buckets, each of which may have one.
+    pub read_rows_shared: usize,
     /// Payload bytes that one read keeps at most.
     pub read_bytes_max: usize,
     /// Rows of a bucket in hand at most.

@@ -158,6 +158,7 @@ pub struct Relay {
     next_read: Duration,
     poll_pause: Duration,
     last_read: Duration,
+    read_not_before: Duration,
     next_look: Duration,
     next_mark: Duration,
     next_control: Duration,
@@ -174,6 +175,8 @@ pub struct Relay {
     settle_before_taking: bool,
     is_draining: bool,
     is_woken: bool,
+    /// The rows in hand leave little room for a read.
+    is_crowded: bool,
     tally: Tally,
     turn: i16,
 }
@@ -211,6 +214,7 @@ impl Relay {
             look_after: BTreeMap::new(),
             next_read: Duration::ZERO,
             last_read: Duration::ZERO,
+            read_not_before: Duration::ZERO,
             next_look: Duration::ZERO,
             next_mark: Duration::ZERO,
             next_control: Duration::ZERO,
@@ -225,6 +229,7 @@ impl Relay {
             settle_before_taking: false,
             is_draining: false,
             is_woken: false,
+            is_crowded: false,
             tally: Tally::default(),
             turn: 0,
         }
@@ -278,7 +283,7 @@ impl Relay {
     /// Something new was committed: read at once.
     pub fn wake(&mut self, now: Duration) {
         self.poll_pause = self.config.poll_min;
-        self.next_read = self.next_read.min(now);
+        self.next_read = self.next_read.min(self.read_not_before.max(now));
         self.is_woken = true; // a read under way may have begun before that commit
     }
 

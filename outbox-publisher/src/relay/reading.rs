@@ -9,6 +9,13 @@ use crate::domain::rules::Rule;
 use crate::domain::tenancy::{Item, Tenancy};
 use crate::ports::{ReadAnswer, ReadBucket, ReadRequest};
 
+/// While there is no backlog, a read takes so small a part of the time: one that finds a few rows costs as much as one
+/// that finds hundreds, and so do the batches made of them. On a busy machine reads take longer, and are further apart.
+const READ_PART: u32 = 3;
+/// For each so many rows found, one part more: with many rows the batches matter more than the wait.
+const READ_PART_ROWS: usize = 128;
+/// Longest time from one read to the next on that account.
+const READ_APART_MAX: Duration = Duration::from_millis(25);
 /// Full rings are looked at again so often, for the settled rows to leave them.
 const CLEAR_PAUSE: Duration = Duration::from_millis(5);
 
@@ -19,7 +26,7 @@ impl Relay {
         }
         let has_room = self.has_room();
         let is_sweep = now >= self.next_sweep;
-        let mut rows = 0;
+        let (mut rows, mut wanted) = (0, 0);
         let mut usual = BTreeMap::new();
         let mut buckets: Vec<ReadBucket> = Vec::with_capacity(self.tenancies.len());
         let mut basis = self.marks.begin_read();
@@ -27,9 +34,18 @@ impl Relay {
             basis.floors.clear();
         }
         let sweeps_late = !self.rules.hold(Rule::OneCursor) && self.op.is_multiple_of(3);
+        let limited = self.tenancies.values().filter(|tenancy| tenancy.is_limited).count();
         for tenancy in self.tenancies.values() {
+            // Those that had more than their share the last time divide all of it among them.
+            let sharers = if tenancy.is_limited {
+                limited
+            } else {
+                self.tenancies.len()
+            };
+            let share = self.share(sharers);
+            wanted += share;
             let limit = if has_room && !tenancy.is_draining {
-                self.room(tenancy)
+                self.room(tenancy).min(share)
             } else {
                 0
             };
@@ -55,8 +71,8 @@ impl Relay {
             });
         }
         // A small read costs as much as a large one: while rings are nearly full, wait for room.
-        let is_crowded = rows * 4 < self.tenancies.len() * self.config.read_rows_max;
-        if (is_crowded && now < self.last_read + CLEAR_PAUSE) || buckets.is_empty() {
+        self.is_crowded = rows * 4 < wanted;
+        if (self.is_crowded && now < self.last_read + CLEAR_PAUSE) || buckets.is_empty() {
             self.next_read = (self.last_read + CLEAR_PAUSE).max(now + self.config.poll_min);
             return;
         }
@@ -72,6 +88,7 @@ impl Relay {
             buckets,
             floors: basis.floors.clone(),
             bytes_max: self.config.read_bytes_max,
+            is_sweep,
         };
         self.reading = Some(Reading {
             op,
@@ -89,12 +106,15 @@ impl Relay {
         self.tenancies.values().map(|tenancy| tenancy.ring_bytes).sum::<usize>() < self.config.instance_bytes_max
     }
 
+    /// Rows of one bucket in a read, where so many buckets share it: few of many, so that a read stays small enough
+    /// to be soon again, and many of few, so that a single hot key is not held up by the reads.
+    fn share(&self, buckets: usize) -> usize {
+        (self.config.read_rows_shared / buckets.max(1)).clamp(1, self.config.read_rows_max)
+    }
+
     fn room(&self, tenancy: &Tenancy) -> usize {
         let waiting = tenancy.ring.len() - tenancy.over_count();
-        self.config
-            .bucket_rows_max
-            .saturating_sub(waiting)
-            .min(self.config.read_rows_max)
+        self.config.bucket_rows_max.saturating_sub(waiting)
     }
 
     /// The mark that bounds a bucket: `low_id` as long as there is none.
@@ -128,11 +148,14 @@ impl Relay {
         self.sample = answer.sample; // also when it went back
         self.marks.finish_read(&basis, &answer.snapshot, now, &self.rules);
         let ended_floor = basis.ended_floor(&answer.snapshot);
+        let found = answer.rows.len();
         let mut rows_of: BTreeMap<i16, Vec<OutboxEvent>> = BTreeMap::new();
-        let count = answer.rows.len();
         for row in answer.rows {
             rows_of.entry(row.bucket).or_default().push(row);
         }
+        // Rows that come again until a mark is known to be complete tell nothing of more.
+        let mut is_more = std::mem::take(&mut self.is_woken);
+        let mut is_backlog = false;
         for asked in &request.buckets {
             if !answer.owned.contains(&asked.bucket) {
                 self.lose(asked.bucket, asked.epoch);
@@ -143,18 +166,28 @@ impl Relay {
             let bound = with_floor(asked.bound);
             let usual = usual.get(&asked.bucket).map(|bound| with_floor(*bound));
             let is_limited = rows.len() >= asked.limit || answer.cut.contains(&asked.bucket);
-            self.take_rows(op, asked.bucket, asked.epoch, rows, bound, is_limited, usual);
+            is_backlog |= is_limited;
+            is_more |= self.take_rows(op, asked.bucket, asked.epoch, rows, bound, is_limited, usual);
         }
-        let is_more = count > 0 && !request.buckets.is_empty();
-        let is_more = is_more || std::mem::take(&mut self.is_woken);
         self.poll_pause = if is_more {
             self.config.poll_min
         } else {
             (self.poll_pause * 2).min(self.config.poll_max)
         };
-        self.next_read = if is_more { now } else { now + self.poll_pause };
+        let parts = READ_PART + u32::try_from(found / READ_PART_ROWS).unwrap_or(u32::MAX - READ_PART);
+        let apart = now
+            .saturating_sub(self.last_read)
+            .saturating_mul(parts)
+            .min(READ_APART_MAX);
+        self.read_not_before = if is_backlog { now } else { self.last_read + apart };
+        self.next_read = if is_more {
+            self.read_not_before.max(now)
+        } else {
+            now + self.poll_pause
+        };
     }
 
+    /// Takes the rows of one bucket in hand. Whether one of them was new.
     #[expect(
         clippy::too_many_arguments,
         reason = "the facts of one bucket of one read, used once"
@@ -168,11 +201,11 @@ impl Relay {
         bound: i64,
         is_limited: bool,
         usual_bound: Option<i64>,
-    ) {
+    ) -> bool {
         let limited_cursor = self.rules.hold(Rule::LimitedCursor);
         let topics: Vec<usize> = rows.iter().map(|row| self.topic_number(&row.topic)).collect();
         let Some(tenancy) = self.tenancies.get_mut(&bucket).filter(|tenancy| tenancy.epoch == epoch) else {
-            return;
+            return false;
         };
         let last = rows.last().map(|row| row.id);
         tenancy.cursor = match last {
@@ -184,7 +217,7 @@ impl Relay {
         tenancy.is_limited = is_limited;
         tenancy.is_first_read = false;
         tenancy.forget_over(op);
-        let mut swept = 0;
+        let (mut swept, mut has_new) = (0, false);
         for (row, topic) in rows.into_iter().zip(topics) {
             match tenancy.ring.get(&row.id) {
                 Some(known) if known.is(&row) => continue,
@@ -192,8 +225,10 @@ impl Relay {
             }
             swept += u64::from(usual_bound.is_some_and(|usual| row.id <= usual));
             tenancy.insert(Item::new(row, topic, Duration::ZERO));
+            has_new = true;
         }
         self.tally.swept += swept;
+        has_new
     }
 
     /// The sequence moved and no settle will make a mark of it: make one.

@@ -286,7 +286,7 @@ impl Relay {
         } = flight;
         if let Some(tenancy) = self.tenancy(bucket, epoch) {
             match &side {
-                None => tenancy.set(id, Progress::Acked),
+                None => tenancy.acknowledge(id),
                 Some(key) => {
                     if let Some(blocked) = tenancy.blocked.get_mut(key) {
                         blocked.is_recovering = true;

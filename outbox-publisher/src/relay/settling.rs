@@ -82,6 +82,9 @@ impl Relay {
             self.marks.complete(settle.sample); // one that changed nothing drew no xid: no mark
         }
         self.tally.settled += changed;
+        if self.is_crowded {
+            self.next_read = Duration::ZERO; // the next read lets these rows go, and there is room
+        }
         let later = self.op + 1;
         let is_early = !self.rules.hold(Rule::RingUntilRead);
         let side_waits = self.rules.hold(Rule::SideUntilLook);

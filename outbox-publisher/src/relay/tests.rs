@@ -2,6 +2,7 @@
 
 mod lease;
 mod order;
+mod pace;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -17,8 +17,8 @@ const STATEMENTS: [(&str, &str, &str, &str); 6] = [
     (
         "read",
         include_str!("../../../outbox-publisher/queries/read.sql"),
-        "smallint[], bigint[], bigint[], bigint[], integer[], bigint[], bigint[]",
-        "'{1,2}', '{1,1}', '{0,0}', '{0,0}', '{9,9}', '{}', '{}'",
+        "smallint[], bigint[], bigint[], bigint[], integer[], bigint[], bigint[], boolean",
+        "'{1,2}', '{1,1}', '{0,0}', '{0,0}', '{9,9}', '{}', '{}', false",
     ),
     (
         "look",

@@ -47,6 +47,7 @@ impl Owner {
             buckets: vec![asked],
             floors: Vec::new(),
             bytes_max: 1 << 20,
+            is_sweep: false,
         };
         let answer = self.store.read(request).await?;
         let labels = answer.rows.iter().map(|row| label(row.payload.as_deref())).collect();
@@ -189,6 +190,7 @@ async fn owner_of_an_older_epoch_reads_and_sees_nothing() -> anyhow::Result<()> 
         .bind([100_i32].as_slice())
         .bind(Vec::<i64>::new())
         .bind(Vec::<i64>::new())
+        .bind(false)
         .fetch_all(&mut connection)
         .await?;
     assert_eq!(rows.len(), 2, "the head of the statement, and the follower");

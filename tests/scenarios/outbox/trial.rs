@@ -183,6 +183,7 @@ impl Trial {
     fn publisher<S: OutboxStore>(&self, store: S, record: &Record) -> Driver<S, Recorder, Sweeps> {
         let config = RelayConfig {
             read_rows_max: self.rows_max,
+            read_rows_shared: 64 * self.rows_max,
             bucket_rows_max: self.rows_max * 2,
             sweep_interval: Duration::from_secs(2), // often: whatever the rule has passed must be found
             ..rig::config()

@@ -181,6 +181,7 @@ pub(crate) fn read(buckets: Vec<ReadBucket>, floors: Vec<(Xid, i64)>) -> ReadReq
         buckets,
         floors,
         bytes_max: 1 << 20,
+        is_sweep: false,
     }
 }
 

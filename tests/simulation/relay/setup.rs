@@ -189,6 +189,7 @@ impl Setup {
         let ms = Duration::from_millis;
         RelayConfig {
             read_rows_max: chance.pick(&[1, 2, 3, 100]),
+            read_rows_shared: chance.pick(&[1, 4, 100]),
             read_bytes_max: chance.pick(&[600, 1_500, 1 << 20, 1 << 20]),
             bucket_rows_max: chance.pick(&[1, 2, 3, 100, 100]),
             instance_bytes_max: chance.pick(&[1_500, 1 << 30, 1 << 30]),

@@ -118,7 +118,7 @@ impl Held64 {
     }
 }
 
-fn event(id: i64, bucket: i16) -> OutboxEvent {
+pub(super) fn event(id: i64, bucket: i16) -> OutboxEvent {
     let (key, event_id) = (b"K".to_vec(), Uuid::from_u128(id as u128));
     OutboxEvent {
         id,
