@@ -23,7 +23,7 @@ struct Arguments {
     /// Rounds in which everybody takes a turn
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// Only contestants whose name holds this
+    /// Only contestants whose name holds this; several have | between them
     #[arg(long, default_value = "")]
     only: String,
     /// Rows of a round

@@ -37,7 +37,7 @@ pub struct Asked {
     pub claims: u64,
     /// Rows of a large backlog, where that is measured.
     pub backlog: u64,
-    /// Only contestants whose name holds this.
+    /// Only contestants whose name holds this, or one of these, with `|` between them.
     pub only: String,
     /// Where the services lie as they were before a change, to be measured beside those of now.
     pub before: Option<PathBuf>,
@@ -45,7 +45,7 @@ pub struct Asked {
 
 impl Asked {
     fn wants(&self, name: &str) -> bool {
-        name.contains(&self.only)
+        self.only.split('|').any(|part| name.contains(part))
     }
 }
 

@@ -162,6 +162,15 @@ impl Site {
         })
     }
 
+    /// Bytes of log a row since there were so many, for rows that were all written since: a course begins when the
+    /// first ones are done, and what was written for others by then is not in it.
+    ///
+    /// # Errors
+    /// If the server does not answer.
+    pub async fn log_since(&self, wal_bytes: f64, rows: u64) -> anyhow::Result<f64> {
+        Ok((self.account().await?.wal_bytes - wal_bytes) / rows as f64)
+    }
+
     /// Statements that clients have sent to a database until now.
     ///
     /// # Errors

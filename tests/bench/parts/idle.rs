@@ -2,12 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use harness::input::Ids;
 use harness::process::expect_code;
 use harness::{Database, Running};
 
 use super::scene::Scene;
 use super::{Asked, Found, SOON};
 use crate::cpu;
+use crate::fill::{self, Keys};
 use crate::site::Site;
 use crate::table::Bound;
 
@@ -16,18 +18,26 @@ const SETTLED_AFTER: Duration = Duration::from_secs(15);
 /// How long is looked, each round.
 const LOOK: Duration = Duration::from_secs(20);
 
-/// One instance of each service without anything to do.
+/// What was done before: a service that has never had anything to do asks less.
+const ROWS: u64 = 1_000;
+
+/// One instance of each service without anything to do any more.
 ///
 /// # Errors
 /// If a service does not start.
 pub async fn measure(site: &Site, asked: &Asked) -> anyhow::Result<Found> {
     let mut found = Found::default();
     let scenes = (Scene::new(site).await?, Scene::new(site).await?);
+    scenes.0.fill(site, ROWS, Ids::Mixed).await?;
+    fill::outbox(&scenes.1.database, &scenes.1.output, ROWS, Keys::Even).await?;
     let triage = scenes.0.triage(site).start().await?;
     let publisher = site.publisher("publisher", &scenes.1.database).start().await?;
     for running in [&triage, &publisher] {
         running.ready(SOON).await?;
     }
+    publisher
+        .until_metric("outbox_settled_events_total", SOON, |settled| settled == ROWS as f64)
+        .await?;
     tokio::time::sleep(SETTLED_AFTER).await;
     let all = [
         ("triage-service", &triage, &scenes.0.database),

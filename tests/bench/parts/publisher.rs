@@ -121,9 +121,11 @@ pub(super) async fn ours(site: &Site, rows: u64, built_in: Option<&Path>) -> any
         service = service.built_in(folder);
     }
     let before = site.statements(&database).await?;
+    let log_before = site.account().await?.wal_bytes;
     let publisher = service.start().await?;
     let settled = async || Ok(settled(&publisher).await? >= rows);
-    let course = watch(site, &[&publisher], rows, async || ends.sum(), settled).await?;
+    let mut course = watch(site, &[&publisher], rows, async || ends.sum(), settled).await?;
+    course.wal_bytes = site.log_since(log_before, rows).await?;
     let resident = resident_peak(&publisher)?;
     expect_code(OURS, publisher.terminate(SOON).await?, 0)?;
     let statements = (site.statements(&database).await? - before) as f64 / rows as f64;
