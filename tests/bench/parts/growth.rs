@@ -26,9 +26,9 @@ const BUCKETS: f64 = 64.0;
 
 const BASE: &str = "100 thousand rows";
 const LARGE: &str = "a large backlog";
-const COLD: &str = "a large backlog, Postgres just started";
+const COLD: &str = "large, Postgres just started";
 const KEPT: &str = "100 thousand rows above many published";
-const SNAPSHOT: &str = "a large backlog, a snapshot held";
+const SNAPSHOT: &str = "large, a snapshot held";
 const ZIPF: &str = "keys by Zipf's law";
 const HALF: &str = "half of all rows of one key";
 const BESIDE: &str = "beside a poisoned key with many followers";

@@ -36,6 +36,10 @@ impl Owner {
 
     /// Labels of the rows of lane 0 in a bucket; `None` if the bucket is not ours.
     pub(crate) async fn read(&self, bucket: i16) -> anyhow::Result<Option<Vec<String>>> {
+        self.read_or_sweep(bucket, false).await
+    }
+
+    async fn read_or_sweep(&self, bucket: i16, is_sweep: bool) -> anyhow::Result<Option<Vec<String>>> {
         let asked = ReadBucket {
             bucket,
             epoch: self.held[&bucket].epoch,
@@ -47,7 +51,7 @@ impl Owner {
             buckets: vec![asked],
             floors: Vec::new(),
             bytes_max: 1 << 20,
-            is_sweep: false,
+            is_sweep,
         };
         let answer = self.store.read(request).await?;
         let labels = answer.rows.iter().map(|row| label(row.payload.as_deref())).collect();
@@ -194,6 +198,22 @@ async fn owner_of_an_older_epoch_reads_and_sees_nothing() -> anyhow::Result<()> 
         .fetch_all(&mut connection)
         .await?;
     assert_eq!(rows.len(), 2, "the head of the statement, and the follower");
+    outbox.remove().await
+}
+
+#[tokio::test]
+async fn a_row_above_the_sequence_is_found_by_the_sweep() -> anyhow::Result<()> {
+    // given a row whose id nobody drew
+    let (outbox, owner, head) = head_and_follower("above").await?;
+    let moved = "update outbox_events set id = id + $1 where payload = 'follower'";
+    outbox.run(moved, 40).await?;
+    // then a read does not look so high
+    assert_eq!(owner.read(head.bucket).await?, Some(vec!["head".to_owned()]));
+    // and a sweep does, as a read once the sequence has come there
+    let all = Some(vec!["head".to_owned(), "follower".to_owned()]);
+    assert_eq!(owner.read_or_sweep(head.bucket, true).await?, all);
+    outbox.next_id_is(100).await?;
+    assert_eq!(owner.read(head.bucket).await?, all);
     outbox.remove().await
 }
 
