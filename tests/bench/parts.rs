@@ -23,6 +23,8 @@ use crate::table::Row;
 
 /// How long a start or a drain may take.
 const SOON: Duration = Duration::from_secs(60);
+/// How long the proof of ten million rows may take.
+const RECONCILED_WITHIN: Duration = Duration::from_secs(900);
 /// Rows of a round that does not count, at least: the broker compiles what it runs often, for some seconds.
 const WARM_ROWS: u64 = 200_000;
 
@@ -183,7 +185,8 @@ async fn reconcile(site: &Site, database: &Database, settings: &[(&str, &str)]) 
     }
     let report = folders::logs()?.join("reconcile.json"); // not where `claimfirst` would write it: the caller's folder
     let report = report.to_str().context("the log folder has a name in UTF-8")?;
-    let (code, printed, complained) = tool.run_with(&["reconcile", "--report", report]).await?;
+    let arguments = ["reconcile", "--report", report];
+    let (code, printed, complained) = tool.run_within(&arguments, RECONCILED_WITHIN).await?;
     let code = code.context("it was not killed")?;
     ensure!(code == 0, "what was measured is not right: {printed}{complained}");
     Ok(())

@@ -17,7 +17,7 @@ pub(crate) const PARTITIONS: i32 = 12;
 const LEASE_MS: u64 = 2_000;
 /// After how long the group gives a silent member up; 10 s by default.
 const SESSION_MS: u64 = 2_000;
-/// Records that a publisher has with the client at most; 20,000 by default. Smaller, so that the bound on
+/// Records that a publisher has with the client at most; 8,000 by default. Smaller, so that the bound on
 /// duplicates means something at a rate of hundreds.
 pub(crate) const IN_FLIGHT_MAX: u64 = 200;
 /// The services, in the order of the crew.

@@ -152,11 +152,20 @@ impl Service {
 
     /// Runs the service with these arguments to its end and returns exit code, stdout and stderr.
     pub async fn run_with(&self, arguments: &[&str]) -> anyhow::Result<(Option<i32>, String, String)> {
+        self.run_within(arguments, START_WITHIN).await
+    }
+
+    /// The same where it may take longer than a test.
+    pub async fn run_within(
+        &self,
+        arguments: &[&str],
+        within: Duration,
+    ) -> anyhow::Result<(Option<i32>, String, String)> {
         let mut command = tokio::process::Command::from(self.command().await?);
         command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
-        let output = tokio::time::timeout(START_WITHIN, command.output())
+        let output = tokio::time::timeout(within, command.output())
             .await
-            .with_context(|| format!("{} {arguments:?} still runs after {START_WITHIN:?}", self.binary))??;
+            .with_context(|| format!("{} {arguments:?} still runs after {within:?}", self.binary))??;
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         Ok((output.status.code(), text(output.stdout), text(output.stderr)))
     }
