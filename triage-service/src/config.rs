@@ -146,7 +146,7 @@ impl Default for IntakeSettings {
             consumer: None,
             accepted_types: vec![INPUT_RECEIVED.to_owned()],
             workers: 2,
-            batch_records: 800,
+            batch_records: 700,
             batch_bytes: 2 * 1024 * 1024,
             buffer_records: 6_000,
             buffer_bytes: 8 * 1024 * 1024,
