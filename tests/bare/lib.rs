@@ -11,11 +11,11 @@ use sqlx::{Connection, Executor, FromRow};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-/// Connections that write at the same time, as the workers of a triage service by default.
+/// Connections that write at the same time: enough that one waits for the disk while others write.
 const WRITERS: usize = 4;
 /// Events of one transaction.
 const BATCH: usize = 500;
-/// Rows that one read returns per bucket, as the publisher's default.
+/// Rows that one read returns per bucket, as a publisher's does at most.
 const READ_ROWS: i32 = 256;
 /// Rows that one statement settles, as the publisher's bound.
 const SETTLE_ROWS: usize = 4_000;

@@ -28,7 +28,7 @@ impl Reader {
         reader
     }
 
-    /// The next read, and when it began.
+    /// The next read, which begins at `now`.
     fn next_read(&mut self) -> (Op, ReadRequest) {
         for _ in 0..10_000 {
             for command in self.relay.advance(self.now) {
@@ -77,6 +77,12 @@ impl Reader {
         self.relay.read_done(op, answer, self.now);
     }
 
+    /// The read that was begun last.
+    fn under_way(&self) -> (Op, ReadRequest) {
+        let reading = self.relay.reading.as_ref().expect("a read is under way");
+        (reading.op, reading.request.clone())
+    }
+
     /// Time from the beginning of a read that finds these rows to that of the next.
     fn apart(&mut self, rows: Vec<OutboxEvent>) -> Duration {
         self.relay.wake(self.now);
@@ -118,14 +124,7 @@ fn rows_that_come_again_are_no_reason_to_read_at_once() {
     // That read is under way: it finds the same rows, and the next one nothing new either.
     let mut began = Vec::new();
     for _ in 0..8 {
-        let op = reader.relay.reading.as_ref().expect("a read is under way").op;
-        let request = reader
-            .relay
-            .reading
-            .as_ref()
-            .expect("a read is under way")
-            .request
-            .clone();
+        let (op, request) = reader.under_way();
         reader.answer(op, &request, rows(3, 1..4));
         reader.next_read();
         began.push(reader.now);
@@ -149,10 +148,7 @@ fn a_ring_within_the_pause_is_answered_after_it() {
     reader.next_read();
     assert!(reader.now - began >= READ_TAKES * 3);
     // and one after a quiet time at once
-    let (op, request) = (
-        reader.relay.reading.as_ref().expect("under way").op,
-        reader.relay.reading.as_ref().expect("under way").request.clone(),
-    );
+    let (op, request) = reader.under_way();
     reader.answer(op, &request, Vec::new());
     reader.now += Duration::from_millis(60);
     reader.relay.wake(reader.now);
