@@ -63,6 +63,7 @@ pub(crate) async fn start_stack(nodes: usize) -> anyhow::Result<Stack> {
         routes: NAMES.len(),
         ..KafkaOptions::default()
     }
+    .for_broker_faults()
     .property("group.min.session.timeout.ms", SESSION_MS)
     // Leaders go back soon after a node that was away is in sync again: they move while all nodes are up.
     .property("leader.imbalance.check.interval.seconds", 2)

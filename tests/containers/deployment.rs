@@ -185,7 +185,8 @@ async fn start_kafka(test: &str, network: &str) -> anyhow::Result<Kafka> {
     let options = KafkaOptions {
         routes: 0,
         ..KafkaOptions::default()
-    };
+    }
+    .for_broker_faults();
     let kafka = Kafka::start_on(network, &format!("{test}-kafka"), &options).await?;
     let partitions = i32::try_from(PARTITIONS)?;
     // A dead letter is larger than its record.

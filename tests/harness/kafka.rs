@@ -54,6 +54,13 @@ impl KafkaOptions {
         self.properties.push((name.to_owned(), value.to_string()));
         self
     }
+
+    /// For a test that ends a broker or freezes it: its session is over after three seconds without a heartbeat.
+    /// Until then a killed broker stands in its own way, and in that of its followers.
+    #[must_use]
+    pub fn for_broker_faults(self) -> Self {
+        self.property("broker.session.timeout.ms", 3_000)
+    }
 }
 
 /// A Kafka cluster of our own. Whatever belongs to it ends with us.

@@ -19,7 +19,7 @@ async fn start(kind: StackKind) -> Stack {
     Stack::start_chosen(
         choice,
         &format!("harness-{}", kind.name()),
-        &KafkaOptions::default(),
+        &KafkaOptions::default().for_broker_faults(),
         &[],
     )
     .await
@@ -310,6 +310,26 @@ async fn a_killed_test_takes_its_servers_and_their_folders_with_it() {
 }
 
 #[tokio::test]
+async fn a_broker_that_had_no_processor_for_a_while_still_takes_topics() {
+    if let Some(reason) = lacks_kafka(Home::from_environment().unwrap()) {
+        eprintln!("SKIPPED: {reason}");
+        return;
+    }
+    let options = KafkaOptions {
+        routes: 0,
+        ..KafkaOptions::default()
+    };
+    let kafka = Kafka::start_new("harness-stalled", &options).await.unwrap();
+    let node = &kafka.nodes()[0];
+    for name in ["stalled-1", "stalled-2"] {
+        node.freeze().await.unwrap();
+        tokio::time::sleep(Duration::from_secs(8)).await;
+        node.thaw().await.unwrap();
+        topics::create(&kafka.bootstrap(), name, 1, 1, &[]).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn three_nodes_outlive_one_of_them() {
     if let Some(reason) = lacks_kafka(Home::from_environment().unwrap()) {
         eprintln!("SKIPPED: {reason}");
@@ -319,7 +339,8 @@ async fn three_nodes_outlive_one_of_them() {
         nodes: 3,
         routes: 1,
         ..KafkaOptions::default()
-    };
+    }
+    .for_broker_faults();
     let kafka = Kafka::start_new("harness-three", &options).await.unwrap();
     let settings = [("min.insync.replicas", "2")];
     topics::create(&kafka.bootstrap(), "three", 3, 3, &settings)

@@ -50,8 +50,9 @@ pub(super) fn of(
         ("share.coordinator.state.topic.min.isr", majority.to_string()),
         ("group.initial.rebalance.delay.ms", "0".to_owned()),
         ("auto.create.topics.enable", "false".to_owned()),
-        // A killed node stands in its own way until its session is over: 9 s by Kafka's default.
-        ("broker.session.timeout.ms", "3000".to_owned()),
+        // On a busy machine a broker may have no processor for Kafka's 9 s. Its controller then has no broker at
+        // all, refuses topics ("Invalid replication factor") and takes the leaders from those there are.
+        ("broker.session.timeout.ms", "30000".to_owned()),
         ("broker.heartbeat.interval.ms", "500".to_owned()),
     ];
     // The last mention of a name would win silently; ours give way instead.

@@ -65,7 +65,7 @@ async fn a_postgres_that_crashes_or_cuts_connections_costs_nothing_but_duplicate
 #[tokio::test]
 async fn a_broker_that_is_away_or_hangs_spends_no_attempt_and_readiness_says_so() -> anyhow::Result<()> {
     // given
-    let stack = Stack::start("broker-faults", &KafkaOptions::default(), &[]).await?;
+    let stack = Stack::start("broker-faults", &KafkaOptions::default().for_broker_faults(), &[]).await?;
     if stack.skips("a_broker_that_is_away", &[Ability::BrokerProcess]) {
         return Ok(());
     }
@@ -137,7 +137,7 @@ async fn a_broker_that_is_away_or_hangs_spends_no_attempt_and_readiness_says_so(
 #[tokio::test]
 async fn a_publisher_told_to_end_while_the_broker_is_away_or_hangs_leaves_in_time_and_keeps_no_lease()
 -> anyhow::Result<()> {
-    let stack = Stack::start("broker-ends", &KafkaOptions::default(), &[]).await?;
+    let stack = Stack::start("broker-ends", &KafkaOptions::default().for_broker_faults(), &[]).await?;
     if stack.skips("a_publisher_told_to_end", &[Ability::BrokerProcess]) {
         return Ok(());
     }
