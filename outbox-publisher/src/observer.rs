@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use crate::config::Config;
 use crate::driver::Observer;
 use crate::metrics::Metrics;
+use crate::ports::Held;
 use crate::postgres::backlog;
 use crate::relay::Relay;
 
@@ -34,7 +35,7 @@ pub(crate) struct Watch {
     metrics: Metrics,
     health: Health,
     next: Duration,
-    buckets: Arc<Mutex<Vec<i16>>>,
+    held: Arc<Mutex<Vec<Held>>>,
     troubled: Vec<String>,
     is_store_well: bool,
     is_broker_well: bool,
@@ -51,15 +52,15 @@ impl Watch {
         options: PgConnectOptions,
         tasks: &mut JoinSet<anyhow::Result<()>>,
     ) -> Self {
-        let buckets = Arc::new(Mutex::new(Vec::new()));
+        let held = Arc::new(Mutex::new(Vec::new()));
         let session = Session::new(&config.database).indexed();
-        tasks.spawn(count(options, session, Arc::clone(&buckets), metrics.clone()));
+        tasks.spawn(count(options, session, Arc::clone(&held), metrics.clone()));
         health.ready("topics");
         Self {
             metrics,
             health,
             next: Duration::ZERO,
-            buckets,
+            held,
             troubled: Vec::new(),
             is_store_well: false,
             is_broker_well: false,
@@ -140,7 +141,7 @@ impl Observer for Watch {
         self.metrics
             .oldest_writer_seconds
             .set(relay.oldest_writer(now).as_secs_f64());
-        *self.buckets.lock().expect("no holder panics") = relay.held_buckets();
+        *self.held.lock().expect("no holder panics") = relay.held();
         self.tell_topics(relay, now);
         self.tell_silence(relay, now);
     }
@@ -180,18 +181,18 @@ impl Observer for Watch {
 async fn count(
     options: PgConnectOptions,
     session: Session,
-    buckets: Arc<Mutex<Vec<i16>>>,
+    held: Arc<Mutex<Vec<Held>>>,
     metrics: Metrics,
 ) -> anyhow::Result<()> {
     let mut connection = None;
     loop {
-        let held = buckets.lock().expect("no holder panics").clone();
+        let held_now = held.lock().expect("no holder panics").clone();
         let counted = async {
             let mut open = match connection.take() {
                 Some(open) => open,
                 None => postgres::connect(&options, &session).await?,
             };
-            let counted = backlog::count(&mut open, &held).await?;
+            let counted = backlog::count(&mut open, &held_now).await?;
             Ok::<_, sqlx::Error>((open, counted))
         };
         match tokio::time::timeout(COUNT_WAIT, counted).await {

@@ -3,6 +3,8 @@
 
 use sqlx::postgres::PgConnection;
 
+use crate::ports::Held;
+
 /// What waits in the buckets of one instance.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Backlog {
@@ -22,10 +24,13 @@ pub const COUNT_MAX: i64 = 1_000;
 ///
 /// # Errors
 /// Those of the statement.
-pub async fn count(connection: &mut PgConnection, buckets: &[i16]) -> Result<Backlog, sqlx::Error> {
+pub async fn count(connection: &mut PgConnection, held: &[Held]) -> Result<Backlog, sqlx::Error> {
+    let buckets: Vec<i16> = held.iter().map(|held| held.bucket).collect();
+    let low_ids: Vec<i64> = held.iter().map(|held| held.low_id).collect();
     let (events, oldest_age_seconds, failed): (i64, f64, i64) =
         sqlx::query_as(include_str!("../../queries/backlog.sql"))
             .bind(buckets)
+            .bind(low_ids)
             .bind(COUNT_MAX)
             .fetch_one(connection)
             .await?;

@@ -25,17 +25,12 @@ impl Relay {
             return;
         }
         let settled_below = self.marks.low(&self.rules);
-        let held = |tenancy: &Tenancy| Held {
-            bucket: tenancy.bucket,
-            epoch: tenancy.epoch,
-            low_id: tenancy.low_id(settled_below),
-        };
         let (release, renew): (Vec<_>, Vec<_>) = self
             .tenancies
             .values()
             .partition(|tenancy| tenancy.is_draining && !tenancy.is_busy());
-        let release: Vec<Held> = release.into_iter().map(held).collect();
-        let renew: Vec<Held> = renew.into_iter().map(held).collect();
+        let release: Vec<Held> = release.into_iter().map(|t| t.held(settled_below)).collect();
+        let renew: Vec<Held> = renew.into_iter().map(|t| t.held(settled_below)).collect();
         let has_unsettled = self.settle_before_taking && !(self.acked.is_empty() && self.settling.is_none());
         let is_counted = self.instances > 0 && self.life.is_some();
         let acquire = if self.is_draining || has_unsettled || !is_counted {
@@ -66,6 +61,12 @@ impl Relay {
         });
         self.next_control = now + self.config.renew_interval;
         commands.push(Command::Control(op, request));
+    }
+
+    /// The buckets held, each with what its lease would say now.
+    pub fn held(&self) -> Vec<Held> {
+        let settled_below = self.marks.low(&self.rules);
+        self.tenancies.values().map(|t| t.held(settled_below)).collect()
     }
 
     /// Leases were renewed, given back and taken.
@@ -169,6 +170,16 @@ impl Relay {
         self.settle_before_taking = true;
         for topic in &mut self.topics {
             topic.suspects.clear();
+        }
+    }
+}
+
+impl Tenancy {
+    fn held(&self, settled_below: Option<i64>) -> Held {
+        Held {
+            bucket: self.bucket,
+            epoch: self.epoch,
+            low_id: self.low_id(settled_below),
         }
     }
 }

@@ -20,6 +20,7 @@ mod leasing;
 mod reading;
 mod sending;
 mod settling;
+mod shares;
 mod side;
 #[cfg(test)]
 mod tests;
@@ -350,11 +351,6 @@ impl Relay {
     /// How many buckets are held.
     pub fn buckets_held(&self) -> usize {
         self.tenancies.len()
-    }
-
-    /// Which buckets are held.
-    pub fn held_buckets(&self) -> Vec<i16> {
-        self.tenancies.keys().copied().collect()
     }
 
     /// How many instances were alive at the last count.

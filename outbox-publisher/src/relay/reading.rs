@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::shares::Shares;
 use super::{Command, Op, Reading, Relay};
 use crate::domain::event::OutboxEvent;
 use crate::domain::rules::Rule;
@@ -34,15 +35,9 @@ impl Relay {
             basis.floors.clear();
         }
         let sweeps_late = !self.rules.hold(Rule::OneCursor) && self.op.is_multiple_of(3);
-        let limited = self.tenancies.values().filter(|tenancy| tenancy.is_limited).count();
+        let shares = Shares::of(self);
         for tenancy in self.tenancies.values() {
-            // Those that had more than their share the last time divide all of it among them.
-            let sharers = if tenancy.is_limited {
-                limited
-            } else {
-                self.tenancies.len()
-            };
-            let share = self.share(sharers);
+            let share = shares.share(tenancy);
             wanted += share;
             let limit = if has_room && !tenancy.is_draining {
                 self.room(tenancy).min(share)
@@ -104,17 +99,6 @@ impl Relay {
     /// Whether the rows in hand leave memory for more.
     pub(super) fn has_room(&self) -> bool {
         self.tenancies.values().map(|tenancy| tenancy.ring_bytes).sum::<usize>() < self.config.instance_bytes_max
-    }
-
-    /// Rows of one bucket in a read, where so many buckets share it: few of many, so that a read stays small enough
-    /// to be soon again, and many of few, so that a single hot key is not held up by the reads.
-    fn share(&self, buckets: usize) -> usize {
-        (self.config.read_rows_shared / buckets.max(1)).clamp(1, self.config.read_rows_max)
-    }
-
-    fn room(&self, tenancy: &Tenancy) -> usize {
-        let waiting = tenancy.ring.len() - tenancy.over_count();
-        self.config.bucket_rows_max.saturating_sub(waiting)
     }
 
     /// The mark that bounds a bucket: `low_id` as long as there is none.
@@ -298,12 +282,5 @@ impl Relay {
         } else {
             self.control_refused(op, at);
         }
-    }
-}
-
-impl Tenancy {
-    /// Rows in the ring that only wait for a later read.
-    fn over_count(&self) -> usize {
-        self.ring.values().filter(|item| item.progress.is_over()).count()
     }
 }

@@ -47,8 +47,8 @@ const STATEMENTS: [(&str, &str, &str, &str); 6] = [
     (
         "backlog",
         include_str!("../../../outbox-publisher/queries/backlog.sql"),
-        "smallint[], bigint",
-        "'{1,2}', 9",
+        "smallint[], bigint[], bigint",
+        "'{1,2}', '{0,0}', 9",
     ),
 ];
 

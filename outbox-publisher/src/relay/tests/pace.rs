@@ -171,3 +171,41 @@ fn buckets_share_a_read_and_those_with_a_backlog_have_what_the_others_leave() {
         assert_eq!(asked.limit, if asked.bucket == 3 { 256 } else { 64 });
     }
 }
+
+/// What a read asks for of buckets 3 and 4, whose backlogs were read so far.
+fn limits_where_backlogs_are_at(three: i64, four: i64) -> (usize, usize) {
+    let mut reader = Reader::new();
+    reader.relay.wake(reader.now);
+    let (op, request) = reader.next_read();
+    let found = [rows(3, three..three + 64), rows(4, four..four + 64)];
+    reader.answer(op, &request, found.concat());
+    let (_, request) = reader.next_read();
+    assert_eq!(limit(&request, 5), Some(64), "one without a backlog");
+    (limit(&request, 3).expect("asked"), limit(&request, 4).expect("asked"))
+}
+
+fn limit(request: &ReadRequest, bucket: i16) -> Option<usize> {
+    let asked = request.buckets.iter().find(|asked| asked.bucket == bucket);
+    asked.map(|asked| asked.limit)
+}
+
+#[test]
+fn a_bucket_far_ahead_of_the_last_one_is_held_back_and_does_not_stop() {
+    assert_eq!(limits_where_backlogs_are_at(1, 10_000), (256, 256));
+    assert_eq!(limits_where_backlogs_are_at(1, 50_000), (256, 64));
+    assert_eq!(limits_where_backlogs_are_at(50_000, 1), (64, 256));
+}
+
+#[test]
+fn no_bucket_is_held_back_for_one_without_room() {
+    let mut reader = Reader::new();
+    reader.relay.wake(reader.now);
+    let (op, request) = reader.next_read();
+    reader.answer(op, &request, [rows(3, 1..65), rows(4, 50_000..50_064)].concat());
+    // nothing is acknowledged: after one more read, the ring of bucket 3 has no room for a third
+    let (op, request) = reader.next_read();
+    assert_eq!((limit(&request, 3), limit(&request, 4)), (Some(256), Some(64)));
+    reader.answer(op, &request, [rows(3, 65..321), rows(4, 50_064..50_128)].concat());
+    let (_, request) = reader.next_read();
+    assert_eq!((limit(&request, 3), limit(&request, 4)), (Some(192), Some(256)));
+}
