@@ -84,9 +84,9 @@ pub struct RelaySettings {
 impl Default for RelaySettings {
     fn default() -> Self {
         Self {
-            read_rows_max: 256,
+            read_rows_max: 1_024,
             read_bytes_max: 4 << 20,
-            bucket_rows_max: 512,
+            bucket_rows_max: 2_048,
             memory_bytes_max: 8 << 20,
             in_flight_max: 8_000,
             poll_max_ms: 250,
@@ -275,7 +275,7 @@ impl Config {
             settle_rows_max: 4_000,
             mark_pause: ms(5),
             look_interval: ms(self.relay.look_ms),
-            look_rows_max: 256,
+            look_rows_max: 1_024,
             look_lanes_max: 64,
             renew_interval: ms(self.lease.renew_ms),
             lease: ms(self.lease.duration_ms),

@@ -34,7 +34,7 @@ pub struct RelayConfig {
     pub mark_pause: Duration,
     /// The side lane is looked at so often.
     pub look_interval: Duration,
-    /// Side rows of one key that a look returns at most.
+    /// Side rows of one key that a look returns at most; a quarter of them where many keys are blocked.
     pub look_rows_max: usize,
     /// Blocked keys of a bucket that a look covers at most.
     pub look_lanes_max: usize,

@@ -297,6 +297,9 @@ impl Relay {
                 }
             }
         }
+        if side.is_some() {
+            self.side_has_room(now);
+        }
         if self.acked.is_empty() {
             self.acked_since = now;
         }

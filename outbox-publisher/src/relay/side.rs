@@ -14,10 +14,14 @@ use crate::domain::tenancy::{Blocked, Item, Progress, Tenancy};
 use crate::domain::topic::Lane;
 use crate::ports::{ChangeKind, LookAnswer, LookBucket, LookRequest};
 
+/// So many side rows are divided among the blocked keys.
+const LOOK_ROWS_SHARED: usize = 4_096;
 /// At least so long between two looks, however much is wanted.
 const LOOK_PAUSE: Duration = Duration::from_millis(10);
 /// Side rows are tried so often when nothing else calls for it.
 const SIDE_PAUSE: Duration = Duration::from_millis(20);
+/// And so soon after one of them was acknowledged: a try goes through all blocked keys.
+const SIDE_PAUSE_ACKED: Duration = Duration::from_millis(2);
 
 impl Relay {
     pub(super) fn look(&mut self, now: Duration, commands: &mut Vec<Command>) {
@@ -31,7 +35,7 @@ impl Relay {
         });
         let request = LookRequest {
             buckets: buckets.collect(),
-            rows_per_lane: self.config.look_rows_max,
+            rows_per_lane: self.look_rows(),
             lanes_max: self.config.look_lanes_max,
             halt: self.config.halt_topics.clone(),
         };
@@ -42,6 +46,13 @@ impl Relay {
         });
         self.next_look = now + self.config.look_interval;
         commands.push(Command::Look(op, request));
+    }
+
+    /// Rows that a look asks for of each key: more where few keys are blocked, since one look, its records and their
+    /// settle are all that a key gets on in a cycle.
+    fn look_rows(&self) -> usize {
+        let most = self.config.look_rows_max;
+        (LOOK_ROWS_SHARED / self.keys_blocked().max(1)).clamp(most.div_ceil(4), most)
     }
 
     /// A look has returned.
@@ -210,6 +221,11 @@ impl Relay {
         }
         tenancy.blocked.remove(key);
         tenancy.is_dirty = true;
+    }
+
+    /// A side row was acknowledged: its window has room for the next one.
+    pub(super) fn side_has_room(&mut self, now: Duration) {
+        self.next_side = self.next_side.min(now + SIDE_PAUSE_ACKED);
     }
 
     pub(super) fn send_side(&mut self, now: Duration, commands: &mut Vec<Command>) {

@@ -3,7 +3,8 @@
 use super::super::*;
 use crate::config::Config;
 use crate::domain::event::OutboxEvent;
-use crate::ports::{ControlAnswer, Held, LookAnswer, ReadAnswer, ReadRequest};
+use crate::ports::{ControlAnswer, Held, LookAnswer, ReadAnswer, ReadRequest, SideRow};
+use shared::hash;
 
 const LIFE: Uuid = Uuid::nil();
 const READ_TAKES: Duration = Duration::from_millis(2);
@@ -12,6 +13,9 @@ const READ_TAKES: Duration = Duration::from_millis(2);
 struct Reader {
     relay: Relay,
     now: Duration,
+    /// What lies in the side lane, and how many rows of a key the last look has asked for.
+    side: Vec<SideRow>,
+    looked_for: usize,
 }
 
 impl Reader {
@@ -19,6 +23,8 @@ impl Reader {
         let mut reader = Self {
             relay: Relay::new(Config::default().relay(), Rules::default(), 1),
             now: Duration::ZERO,
+            side: Vec::new(),
+            looked_for: 0,
         };
         // The tenancies' first read, and quiet times after it.
         let (first, request) = reader.next_read();
@@ -31,9 +37,10 @@ impl Reader {
     /// The next read, which begins at `now`.
     fn next_read(&mut self) -> (Op, ReadRequest) {
         for _ in 0..10_000 {
+            let mut read = None;
             for command in self.relay.advance(self.now) {
                 match command {
-                    Command::Read(op, request) => return (op, request),
+                    Command::Read(op, request) => read = Some((op, request)),
                     Command::Control(op, request) => {
                         let take = |bucket| Held {
                             bucket,
@@ -48,10 +55,12 @@ impl Reader {
                         };
                         self.relay.control_done(op, answer, self.now);
                     }
-                    Command::Look(op, _) => {
+                    Command::Look(op, request) => {
+                        self.looked_for = request.rows_per_lane;
                         let answer = LookAnswer {
                             life: Some(LIFE),
                             owned: (0..64).collect(),
+                            rows: self.side.clone(),
                             ..LookAnswer::default()
                         };
                         self.relay.look_done(op, answer, self.now);
@@ -59,6 +68,9 @@ impl Reader {
                     Command::Mark(op) => self.relay.mark_done(op, 0),
                     _ => {}
                 }
+            }
+            if let Some(read) = read {
+                return read;
             }
             self.now += Duration::from_micros(100);
         }
@@ -168,7 +180,7 @@ fn buckets_share_a_read_and_those_with_a_backlog_have_what_the_others_leave() {
     reader.answer(op, &request, rows(3, 1..65));
     let (_, request) = reader.next_read();
     for asked in &request.buckets {
-        assert_eq!(asked.limit, if asked.bucket == 3 { 256 } else { 64 });
+        assert_eq!(asked.limit, if asked.bucket == 3 { 1_024 } else { 64 });
     }
 }
 
@@ -191,9 +203,9 @@ fn limit(request: &ReadRequest, bucket: i16) -> Option<usize> {
 
 #[test]
 fn a_bucket_far_ahead_of_the_last_one_is_held_back_and_does_not_stop() {
-    assert_eq!(limits_where_backlogs_are_at(1, 10_000), (256, 256));
-    assert_eq!(limits_where_backlogs_are_at(1, 50_000), (256, 64));
-    assert_eq!(limits_where_backlogs_are_at(50_000, 1), (64, 256));
+    assert_eq!(limits_where_backlogs_are_at(1, 10_000), (1_024, 1_024));
+    assert_eq!(limits_where_backlogs_are_at(1, 50_000), (1_024, 256));
+    assert_eq!(limits_where_backlogs_are_at(50_000, 1), (256, 1_024));
 }
 
 #[test]
@@ -204,8 +216,38 @@ fn no_bucket_is_held_back_for_one_without_room() {
     reader.answer(op, &request, [rows(3, 1..65), rows(4, 50_000..50_064)].concat());
     // nothing is acknowledged: after one more read, the ring of bucket 3 has no room for a third
     let (op, request) = reader.next_read();
-    assert_eq!((limit(&request, 3), limit(&request, 4)), (Some(256), Some(64)));
-    reader.answer(op, &request, [rows(3, 65..321), rows(4, 50_064..50_128)].concat());
+    assert_eq!((limit(&request, 3), limit(&request, 4)), (Some(1_024), Some(256)));
+    reader.answer(op, &request, [rows(3, 65..1_089), rows(4, 50_064..50_320)].concat());
     let (_, request) = reader.next_read();
-    assert_eq!((limit(&request, 3), limit(&request, 4)), (Some(192), Some(256)));
+    assert_eq!((limit(&request, 3), limit(&request, 4)), (Some(960), Some(1_024)));
+}
+
+/// Rows of a key that the second look after a start asks for, where so many keys are blocked.
+fn looked_for_with_blocked(keys: i64) -> usize {
+    let mut reader = Reader::new();
+    let blocked = |id| {
+        let event = super::lease::event(id, 3);
+        SideRow {
+            event: OutboxEvent {
+                key: None, // each its own
+                lane_hash: hash::lane_hash(&event.topic, None, event.event_id),
+                ..event
+            },
+            due_in: Duration::from_secs(60),
+        }
+    };
+    reader.side = (1..=keys).map(blocked).collect();
+    for _ in 0..30 {
+        let (op, request) = reader.next_read();
+        reader.answer(op, &request, Vec::new());
+    }
+    assert_eq!(reader.relay.keys_blocked(), usize::try_from(keys).expect("few"));
+    reader.looked_for
+}
+
+#[test]
+fn few_blocked_keys_have_more_rows_of_a_look() {
+    assert_eq!(looked_for_with_blocked(1), 1_024);
+    assert_eq!(looked_for_with_blocked(8), 512);
+    assert_eq!(looked_for_with_blocked(40), 256);
 }
