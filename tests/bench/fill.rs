@@ -46,7 +46,7 @@ pub async fn outbox(database: &Database, topic: &str, rows: u64, keys: Keys) -> 
     run(database, insert(topic, rows, keys, columns, &values)).await
 }
 
-/// Rows that were published before, an hour ago: nothing is to be done with them.
+/// Rows that were published before, an hour ago: nothing is to be done with them, and the leases say so.
 ///
 /// # Errors
 /// If the server refuses them.
@@ -56,7 +56,9 @@ pub async fn published(database: &Database, topic: &str, rows: u64) -> anyhow::R
         "lane_hash, bucket, gen_random_uuid(), true, '{topic}', 'bench.row-written', key, payload, 'PUBLISHED', \
          now() - interval '1 hour'"
     );
-    run(database, insert(topic, rows, Keys::Even, columns, &values)).await
+    let filled = insert(topic, rows, Keys::Even, columns, &values);
+    let low = "update outbox_leases set low_id = coalesce((select max(id) from outbox_events), low_id)";
+    run(database, format!("{filled}; {low}")).await
 }
 
 /// A row that no broker would take, by its headers, and followers of its key.
