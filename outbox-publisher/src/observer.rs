@@ -1,7 +1,7 @@
 //! What people see of the relay: metrics, readiness, log lines.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use shared::health::Health;
 use shared::postgres::{self, Session};
@@ -20,8 +20,12 @@ pub(crate) const PARTS: [&str; 3] = ["postgres", "kafka", "topics"];
 
 /// Gauges are set, and readiness told, at most so often.
 const INTERVAL: Duration = Duration::from_millis(200);
-/// The table is counted so often.
+/// The table is counted so often ...
 const COUNT_INTERVAL: Duration = Duration::from_secs(5);
+/// ... but one count takes no more than this part of the time to the next ...
+const COUNT_PART: u32 = 50;
+/// ... which comes after this at the latest.
+const COUNT_INTERVAL_MAX: Duration = Duration::from_secs(60);
 /// A topic's trouble is told when it has lasted so long: a leader's move is over by then.
 const TROUBLE_TOLD: Duration = Duration::from_secs(2);
 
@@ -195,6 +199,7 @@ async fn count(
             let counted = backlog::count(&mut open, &held_now).await?;
             Ok::<_, sqlx::Error>((open, counted))
         };
+        let began = Instant::now();
         match tokio::time::timeout(COUNT_WAIT, counted).await {
             Ok(Ok((open, counted))) => {
                 connection = Some(open);
@@ -205,6 +210,7 @@ async fn count(
             Ok(Err(error)) => tracing::debug!("backlog not counted: {error}"),
             Err(_) => tracing::debug!("backlog not counted within {COUNT_WAIT:?}"),
         }
-        tokio::time::sleep(COUNT_INTERVAL).await;
+        let pause = (began.elapsed() * COUNT_PART).clamp(COUNT_INTERVAL, COUNT_INTERVAL_MAX);
+        tokio::time::sleep(pause).await;
     }
 }

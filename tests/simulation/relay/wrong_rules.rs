@@ -93,9 +93,20 @@ fn must_be_caught(name: &str) {
     /// machine that has nothing else to do; a test that passes never waits for the end of this.
     const SEARCH: Duration = Duration::from_secs(300);
 
+    /// What is rare was found here last, and is searched for from here: a relay that reads or sends otherwise makes
+    /// another schedule of the same seed, so that now and then this wants to be looked for again from 0.
+    const FOUND_AT: [(&str, u64); 5] = [
+        ("bound_before_mark", 65_311),
+        ("fenced_look", 54_741),
+        ("sample_before_xid", 33_126),
+        ("settle_by_event_id", 1_344_674),
+        ("side_behind_cursor", 153_496),
+    ];
+
+    let found_at = FOUND_AT.iter().find(|(rare, _)| *rare == name);
     let frame = Frame::Publisher(frame_of(name).expect("it is in this table"));
     let seeds = Seeds {
-        first: 0,
+        first: found_at.map_or(0, |(_, seed)| *seed),
         count: u64::MAX / 2,
         time: SEARCH,
     };
