@@ -3,7 +3,7 @@
 #   make demo     kills services on purpose and proves that nothing was lost
 #   make floor    measures both services against a bare client, on Apache Kafka
 #   make bench    measures them against the limit of the machine and against what others do, in turns: PART=publisher,
-#                 ROUNDS=3 ROWS=200000 CLAIMS=1000000 BACKLOG=1000000 ONLY=name;
+#                 ROUNDS=3 ROWS=200000 CLAIMS=1000000 BACKLOG=1000000 ONLY=name; PART=soak MINUTES=60;
 #                 BEFORE=folder has the services as they were before a change, which are measured in turns;
 #                 SET="publisher.RELAY__IN_FLIGHT_MAX=8000 ..." gives our services settings;
 #                 GUARD=1 is CI's short run, which fails where a measure is out of its bounds
@@ -45,6 +45,7 @@ bench: tools postgres kafka
 	cargo build --release
 	STACK=$(if $(filter env containers,$(STACK)),$(STACK),kafka) cargo run --release --quiet --package bench $(if_containers) -- \
 	  $(if $(PART),--part $(PART)) --rounds $(or $(ROUNDS),3) --rows $(or $(ROWS),200000) $(CLAIMS:%=--claims %) $(BACKLOG:%=--backlog %) \
+	  $(MINUTES:%=--minutes %) \
 	  $(if $(ONLY),--only "$(ONLY)") \
 	  $(if $(BEFORE),--before $(BEFORE)) $(if $(GUARD),--guard) $(SET:%=--set %)
 

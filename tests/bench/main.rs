@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::ensure;
 use bench::guard;
-use bench::parts::{Asked, end_to_end, growth, idle, latency, publisher, triage};
+use bench::parts::{Asked, end_to_end, growth, idle, latency, publisher, soak, triage};
 use bench::peers::{self, Task};
 use bench::report::Report;
 use bench::site::{Site, Tuned};
@@ -35,6 +35,9 @@ struct Arguments {
     /// Rows of a large backlog, where that is measured
     #[arg(long, default_value_t = 1_000_000)]
     backlog: u64,
+    /// Minutes of a soak, which runs only where it is asked for
+    #[arg(long, default_value_t = 60)]
+    minutes: u64,
     /// A setting of our services, as often as wanted: publisher.RELAY__IN_FLIGHT_MAX=8000
     #[arg(long = "set", value_name = "SERVICE.SETTING=VALUE")]
     tuned: Vec<Tuned>,
@@ -68,6 +71,8 @@ enum Part {
     Growth,
     /// Nothing to do
     Idle,
+    /// An hour at a steady rate; not among all parts
+    Soak,
 }
 
 impl Part {
@@ -79,6 +84,7 @@ impl Part {
             Self::Latency => "latency",
             Self::Growth => "growth",
             Self::Idle => "idle",
+            Self::Soak => "soak",
         }
     }
 }
@@ -109,6 +115,7 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<()> {
         },
         claims: arguments.claims,
         backlog: arguments.backlog,
+        minutes: arguments.minutes,
         only: arguments.only.clone(),
         before: arguments.before.clone(),
     };
@@ -116,7 +123,8 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<()> {
     let mut report = Report::new(site.stack.choice().kind.name());
     let wanted = |part: &Part| match arguments.part {
         Some(only) => only == *part,
-        None => !arguments.guard || matches!(part, Part::EndToEnd | Part::Publisher),
+        None if arguments.guard => matches!(part, Part::EndToEnd | Part::Publisher),
+        None => *part != Part::Soak,
     };
     for part in Part::value_variants().iter().copied().filter(wanted) {
         println!("\n{}: {} events a round, each one's turn", part.name(), asked.rows);
@@ -127,6 +135,7 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<()> {
             Part::Latency => latency::measure(&site, &asked).await?,
             Part::Growth => growth::measure(&site, &asked).await?,
             Part::Idle => idle::measure(&site, &asked).await?,
+            Part::Soak => soak::measure(&site, &asked).await?,
         };
         report.parts.insert(part.name(), found);
     }

@@ -6,6 +6,7 @@ pub mod idle;
 pub mod latency;
 pub mod publisher;
 mod scene;
+pub mod soak;
 pub mod triage;
 
 use std::collections::BTreeMap;
@@ -39,6 +40,8 @@ pub struct Asked {
     pub claims: u64,
     /// Rows of a large backlog, where that is measured.
     pub backlog: u64,
+    /// Minutes of a soak.
+    pub minutes: u64,
     /// Only contestants whose name holds this, or one of these, with `|` between them.
     pub only: String,
     /// Where the services lie as they were before a change, to be measured beside those of now.
