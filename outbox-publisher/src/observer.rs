@@ -24,8 +24,8 @@ const INTERVAL: Duration = Duration::from_millis(200);
 const COUNT_INTERVAL: Duration = Duration::from_secs(5);
 /// ... but one count takes no more than this part of the time to the next ...
 const COUNT_PART: u32 = 50;
-/// ... which comes after this at the latest.
-const COUNT_INTERVAL_MAX: Duration = Duration::from_secs(60);
+/// ... which comes after this at the latest: alerts look at it.
+const COUNT_INTERVAL_MAX: Duration = Duration::from_secs(15);
 /// A topic's trouble is told when it has lasted so long: a leader's move is over by then.
 const TROUBLE_TOLD: Duration = Duration::from_secs(2);
 
@@ -199,10 +199,11 @@ async fn count(
             let counted = backlog::count(&mut open, &held_now).await?;
             Ok::<_, sqlx::Error>((open, counted))
         };
-        let began = Instant::now();
+        let (began, mut pause) = (Instant::now(), COUNT_INTERVAL);
         match tokio::time::timeout(COUNT_WAIT, counted).await {
             Ok(Ok((open, counted))) => {
                 connection = Some(open);
+                pause = (began.elapsed() * COUNT_PART).clamp(COUNT_INTERVAL, COUNT_INTERVAL_MAX);
                 metrics.backlog.set(counted.events);
                 metrics.oldest_seconds.set(counted.oldest_age_seconds);
                 metrics.failed_rows.set(counted.failed);
@@ -210,7 +211,6 @@ async fn count(
             Ok(Err(error)) => tracing::debug!("backlog not counted: {error}"),
             Err(_) => tracing::debug!("backlog not counted within {COUNT_WAIT:?}"),
         }
-        let pause = (began.elapsed() * COUNT_PART).clamp(COUNT_INTERVAL, COUNT_INTERVAL_MAX);
         tokio::time::sleep(pause).await;
     }
 }
