@@ -12,6 +12,7 @@
 //! | [`report`], [`table`], [`plot`] | the result, for people and machines |
 
 pub mod appended;
+pub mod counted;
 pub mod course;
 pub mod cpu;
 pub mod ends;

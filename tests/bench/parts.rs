@@ -18,6 +18,7 @@ use harness::{Database, Running, Service, folders};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+use crate::counted::Counted;
 use crate::course::{Course, Cpu};
 use crate::site::Site;
 use crate::table::Row;
@@ -147,6 +148,18 @@ impl Found {
             self.row(&format!("{name}, {rank}"), "ms", vec![value], None, "");
         }
         self.latencies.push((name.to_owned(), latency.clone()));
+    }
+
+    /// What Postgres has counted of our own rounds.
+    fn counted(&mut self, what: &str, counted: &[Counted]) {
+        let mut row = |counts: &str, unit: &str, of: fn(&Counted) -> f64| {
+            let values = counted.iter().map(of).collect();
+            self.row(&format!("{what}, {counts}"), unit, values, None, "");
+        };
+        row("statements", "/event", |counted| counted.statements);
+        row("commits", "/event", |counted| counted.commits);
+        row("dead tuples", "/event", |counted| counted.dead_tuples);
+        row("indexes", "B/event", |counted| counted.index_bytes);
     }
 
     /// Rate, CPU and log of our own rounds.

@@ -184,6 +184,19 @@ impl Site {
             .await?)
     }
 
+    /// Transactions of a database that have committed until now.
+    ///
+    /// # Errors
+    /// If the server does not answer.
+    pub async fn commits(&self, database: &Database) -> anyhow::Result<i64> {
+        Ok(
+            sqlx::query_scalar("select xact_commit from pg_stat_database where datname = $1")
+                .bind(&database.name)
+                .fetch_one(&mut *self.watcher.lock().await)
+                .await?,
+        )
+    }
+
     /// An `outbox-publisher` on this database, as it is shipped but for what this run sets.
     pub fn publisher(&self, name: &str, database: &Database) -> Service {
         self.tune(Service::publisher(name), "publisher", database)

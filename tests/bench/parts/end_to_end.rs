@@ -11,6 +11,7 @@ use harness::{Running, Service};
 use super::publisher::settled;
 use super::scene::Scene;
 use super::{Asked, Found, SOON, WARM_ROWS, reconcile, resident_peak};
+use crate::counted::{Counted, Counters};
 use crate::course::{Course, watch};
 use crate::ends::Ends;
 use crate::least;
@@ -30,7 +31,7 @@ const CONSUMER: &str = "limit: a consumer of the input";
 /// If anything fails, or reconcile finds something.
 pub async fn measure(site: &Site, asked: &Asked) -> anyhow::Result<Found> {
     let mut found = Found::default();
-    let (mut triage, mut publisher, mut statements) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut triage, mut publisher, mut counted) = (Vec::new(), Vec::new(), Vec::new());
     let mut least = Vec::new();
     // The broker compiles what it runs often: the first round is not to pay for that alone.
     let warm = round(site, asked.rows.max(WARM_ROWS), None).await?;
@@ -40,7 +41,7 @@ pub async fn measure(site: &Site, asked: &Asked) -> anyhow::Result<Found> {
         found.heats.add(OURS, ours.course);
         triage.push(ours.triage_resident);
         publisher.push(ours.publisher_resident);
-        statements.push(ours.statements);
+        counted.push(ours.counted);
         if asked.wants("limit") {
             limits(site, &mut found, &ours.scene, asked.rows).await?;
             least.push(least::log_bytes(&ours.scene.database, asked.rows).await?);
@@ -52,7 +53,7 @@ pub async fn measure(site: &Site, asked: &Asked) -> anyhow::Result<Found> {
             before.scene.remove(site).await?;
         }
     }
-    judge(&mut found, triage, publisher, statements);
+    judge(&mut found, triage, publisher, &counted);
     log(&mut found, least);
     Ok(found)
 }
@@ -70,10 +71,10 @@ fn log(found: &mut Found, least: Vec<f64>) {
     );
 }
 
-fn judge(found: &mut Found, triage: Vec<f64>, publisher: Vec<f64>, statements: Vec<f64>) {
+fn judge(found: &mut Found, triage: Vec<f64>, publisher: Vec<f64>, counted: &[Counted]) {
     use Bound::{AtLeast, AtMost};
     found.costs(OURS, "end to end");
-    found.row("end to end, statements", "/event", statements, None, "");
+    found.counted("end to end", counted);
     let share = found.heats.cpu_share(&[SQL, PRODUCER, CONSUMER], OURS);
     found.row(
         "end to end, share of the CPU limit",
@@ -118,7 +119,7 @@ pub(super) struct Round {
     pub(super) course: Course,
     triage_resident: f64,
     publisher_resident: f64,
-    statements: f64,
+    counted: Counted,
     pub(super) scene: Scene,
 }
 
@@ -126,7 +127,7 @@ pub(super) async fn round(site: &Site, rows: u64, built_in: Option<&Path>) -> an
     let scene = Scene::new(site).await?;
     scene.fill(site, rows, Ids::Mixed).await?;
     let ends = Ends::new(&site.stack.brokers(), &scene.output, PARTITIONS)?;
-    let before = site.statements(&scene.database).await?;
+    let before = Counters::now(site, &scene.database).await?;
     let log_before = site.account().await?.wal_bytes;
     let built = |service: Service| match built_in {
         Some(folder) => service.built_in(folder),
@@ -141,11 +142,11 @@ pub(super) async fn round(site: &Site, rows: u64, built_in: Option<&Path>) -> an
     let (triage_resident, publisher_resident) = (resident_peak(&triage)?, resident_peak(&publisher)?);
     expect_code("triage-service", triage.terminate(SOON).await?, 0)?;
     expect_code("outbox-publisher", publisher.terminate(SOON).await?, 0)?;
-    let statements = (site.statements(&scene.database).await? - before) as f64 / rows as f64;
+    let counted = before.until_now(site, &scene.database, rows).await?;
     reconcile(site, &scene.database, &scene.settings()).await?;
     Ok(Round {
         course,
-        statements,
+        counted,
         triage_resident,
         publisher_resident,
         scene,

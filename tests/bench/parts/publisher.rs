@@ -7,6 +7,7 @@ use harness::Running;
 use harness::process::expect_code;
 
 use super::{Asked, Found, SOON, WARM_ROWS, reconcile, resident_peak};
+use crate::counted::{Counted, Counters};
 use crate::course::{Course, watch};
 use crate::ends::Ends;
 use crate::fill::{self, Keys};
@@ -34,7 +35,7 @@ const BEFORE: &str = "outbox-publisher before";
 /// If anything fails, or reconcile finds something.
 pub async fn measure(site: &Site, asked: &Asked) -> anyhow::Result<Found> {
     let mut found = Found::default();
-    let (mut hot_shares, mut resident, mut statements) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut resident, mut counted) = (Vec::new(), Vec::new());
     let rows = asked.rows;
     // The broker compiles what it runs often: nobody is to pay for that alone.
     let many = rows.max(WARM_ROWS);
@@ -45,9 +46,8 @@ pub async fn measure(site: &Site, asked: &Asked) -> anyhow::Result<Found> {
         if asked.wants(OURS) {
             let ours = ours(site, rows, None).await.context(OURS)?;
             found.heats.add(OURS, ours.course);
-            hot_shares.push(ours.hot_share);
             resident.push(ours.resident);
-            statements.push(ours.statements);
+            counted.push(ours.counted);
             if let Some(folder) = &asked.before {
                 let before = self::ours(site, rows, Some(folder)).await.context(BEFORE)?;
                 found.heats.add(BEFORE, before.course);
@@ -60,14 +60,14 @@ pub async fn measure(site: &Site, asked: &Asked) -> anyhow::Result<Found> {
             found.heats.add(PRODUCER, producer(site, rows).await.context(PRODUCER)?);
         }
     }
-    judge(&mut found, hot_shares, resident, statements);
+    judge(&mut found, resident, &counted);
     Ok(found)
 }
 
-fn judge(found: &mut Found, hot_shares: Vec<f64>, resident: Vec<f64>, statements: Vec<f64>) {
+fn judge(found: &mut Found, resident: Vec<f64>, counted: &[Counted]) {
     use Bound::{AtLeast, AtMost};
     found.costs(OURS, "publisher drain");
-    found.row("publisher drain, statements", "/event", statements, None, "");
+    found.counted("publisher drain", counted);
     let share = found.heats.cpu_share(&[SQL, PRODUCER], OURS);
     found.row(
         "publisher drain, share of the limit",
@@ -93,6 +93,7 @@ fn judge(found: &mut Found, hot_shares: Vec<f64>, resident: Vec<f64>, statements
         None,
         "",
     );
+    let hot_shares = counted.iter().map(|counted| counted.hot_share).collect();
     found.row("HOT share of settles", "", hot_shares, Some(AtLeast(0.99)), "");
     found.row(
         "outbox-publisher resident while it drains",
@@ -106,9 +107,8 @@ fn judge(found: &mut Found, hot_shares: Vec<f64>, resident: Vec<f64>, statements
 /// What a round of ours shows beside its course.
 pub(super) struct Ours {
     pub(super) course: Course,
-    hot_share: f64,
     resident: f64,
-    statements: f64,
+    counted: Counted,
 }
 
 pub(super) async fn ours(site: &Site, rows: u64, built_in: Option<&Path>) -> anyhow::Result<Ours> {
@@ -120,7 +120,7 @@ pub(super) async fn ours(site: &Site, rows: u64, built_in: Option<&Path>) -> any
     if let Some(folder) = built_in {
         service = service.built_in(folder);
     }
-    let before = site.statements(&database).await?;
+    let before = Counters::now(site, &database).await?;
     let log_before = site.account().await?.wal_bytes;
     let publisher = service.start().await?;
     let settled = async || Ok(settled(&publisher).await? >= rows);
@@ -128,31 +128,19 @@ pub(super) async fn ours(site: &Site, rows: u64, built_in: Option<&Path>) -> any
     course.wal_bytes = site.log_since(log_before, rows).await?;
     let resident = resident_peak(&publisher)?;
     expect_code(OURS, publisher.terminate(SOON).await?, 0)?;
-    let statements = (site.statements(&database).await? - before) as f64 / rows as f64;
-    let mut connection = database.connect().await?;
-    let hot_share = hot_share(&mut connection).await?;
-    drop(connection);
+    let counted = before.until_now(site, &database, rows).await?;
     reconcile(site, &database, &[]).await?;
     site.remove(&database, &[&topic]).await?;
     Ok(Ours {
         course,
-        hot_share,
         resident,
-        statements,
+        counted,
     })
 }
 
 /// Rows that a publisher has marked as published.
 pub(super) async fn settled(publisher: &Running) -> anyhow::Result<u64> {
     Ok(publisher.metric("outbox_settled_events_total").await?.unwrap_or(0.0) as u64)
-}
-
-/// Share of the updates of the outbox that were HOT.
-async fn hot_share(connection: &mut sqlx::PgConnection) -> anyhow::Result<f64> {
-    let share = "select sum(n_tup_hot_upd)::float8 / nullif(sum(n_tup_upd), 0)::float8 \
-                   from pg_stat_user_tables where relname ~ '^outbox_events_[0-9]+$'";
-    let share: Option<f64> = sqlx::query_scalar(share).fetch_one(connection).await?;
-    share.context("the outbox has had updates")
 }
 
 async fn peer(site: &Site, who: Who, batch: usize, rows: u64) -> anyhow::Result<Course> {
