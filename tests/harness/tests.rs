@@ -327,6 +327,9 @@ async fn a_broker_that_had_no_processor_for_a_while_still_takes_topics() {
         node.thaw().await.unwrap();
         topics::create(&kafka.bootstrap(), name, 1, 1, &[]).await.unwrap();
     }
+    // Whether a topic comes in the moment without a broker is chance; that there was such a moment is not.
+    let log = std::fs::read_to_string(node.log()).unwrap();
+    assert!(!log.contains("its session has timed out"), "the broker was fenced");
 }
 
 #[tokio::test]
