@@ -31,6 +31,36 @@ pub fn used_by_family(pid: u32) -> anyhow::Result<Duration> {
     Ok(sum)
 }
 
+/// How often the threads of a process have woken up so far: each wait that they entered by themselves ended once.
+///
+/// # Errors
+/// If there is no such process.
+pub fn wakeups(pid: u32) -> anyhow::Result<u64> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).with_context(|| format!("threads of process {pid}"))?;
+    let mut sum = 0;
+    for thread in threads {
+        // One that ends between these lines is not counted.
+        let status = fs::read_to_string(thread?.path().join("status")).unwrap_or_default();
+        let count = status
+            .lines()
+            .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        sum += count.and_then(|count| count.trim().parse::<u64>().ok()).unwrap_or(0);
+    }
+    Ok(sum)
+}
+
+/// What the calling thread has used so far.
+///
+/// # Errors
+/// If the system does not say.
+pub fn used_by_this_thread() -> anyhow::Result<Duration> {
+    let stat = fs::read_to_string("/proc/thread-self/schedstat").context("times of this thread")?;
+    let nanos = stat.split(' ').next().and_then(|nanos| nanos.parse().ok());
+    nanos
+        .map(Duration::from_nanos)
+        .with_context(|| format!("/proc/thread-self/schedstat has no times: {stat:?}"))
+}
+
 /// utime, stime, cutime and cstime together. The name before them may hold anything, so it is skipped from its end.
 fn ticks_of(stat: &str) -> Option<u64> {
     let (_, fields) = stat.rsplit_once(')')?;
@@ -48,7 +78,7 @@ fn duration_of(ticks: u64) -> Duration {
 mod tests {
     use std::time::{Duration, Instant};
 
-    use super::{ticks_of, used_by, used_by_family};
+    use super::{ticks_of, used_by, used_by_family, used_by_this_thread, wakeups};
 
     #[test]
     fn times_stand_behind_a_name_that_may_hold_anything() {
@@ -69,5 +99,18 @@ mod tests {
         let after = used_by_family(pid).expect("we are there");
         assert!(after > before, "{sum}");
         assert!(used_by(u32::MAX).is_err());
+    }
+
+    #[test]
+    fn a_thread_that_sleeps_wakes_up_and_uses_little() {
+        let pid = std::process::id();
+        let (before, used) = (wakeups(pid).expect("we are there"), used_by_this_thread());
+        for _ in 0..10 {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        assert!(wakeups(pid).expect("we are there") >= before + 10);
+        let used = used_by_this_thread().expect("we are there") - used.expect("we are there");
+        assert!(used < Duration::from_millis(20), "{used:?} of twenty");
+        assert!(wakeups(u32::MAX).is_err());
     }
 }

@@ -6,6 +6,7 @@ pub mod idle;
 pub mod latency;
 pub mod publisher;
 mod scene;
+mod snapshot;
 pub mod soak;
 pub mod triage;
 
@@ -26,7 +27,7 @@ use crate::table::Row;
 /// How long a start or a drain may take.
 const SOON: Duration = Duration::from_secs(60);
 /// How long the proof of ten million rows may take.
-const RECONCILED_WITHIN: Duration = Duration::from_secs(900);
+const RECONCILED_WITHIN: Duration = Duration::from_secs(1_800);
 /// Rows of a round that does not count, at least: the broker compiles what it runs often, for some seconds.
 const WARM_ROWS: u64 = 200_000;
 

@@ -5,7 +5,6 @@ use std::path::Path;
 use anyhow::Context;
 use harness::input::Ids;
 use harness::process::expect_code;
-use harness::wait::{self, Seen};
 use harness::{Running, Service};
 
 use super::publisher::settled;
@@ -20,10 +19,14 @@ use crate::site::{PARTITIONS, Site};
 use crate::table::Bound;
 
 const OURS: &str = "triage-service and outbox-publisher";
+const TWO: &str = "two instances of each";
 const BEFORE: &str = "both services before";
 const SQL: &str = "limit: the SQL of both";
 const PRODUCER: &str = "limit: a producer of the outcomes";
 const CONSUMER: &str = "limit: a consumer of the input";
+
+/// Buckets of an outbox.
+pub(super) const BUCKETS: f64 = 64.0;
 
 /// Ours, then the limit on the rows that ours wrote, in every round.
 ///
@@ -47,6 +50,11 @@ pub async fn measure(site: &Site, asked: &Asked) -> anyhow::Result<Found> {
             least.push(least::log_bytes(&ours.scene.database, asked.rows).await?);
         }
         ours.scene.remove(site).await?;
+        if asked.wants(TWO) {
+            let two = rounds_of(site, asked.rows, None, 2).await.context(TWO)?;
+            found.heats.add(TWO, two.course);
+            two.scene.remove(site).await?;
+        }
         if let Some(folder) = &asked.before {
             let before = round(site, asked.rows, Some(folder)).await.context(BEFORE)?;
             found.heats.add(BEFORE, before.course);
@@ -92,6 +100,13 @@ fn judge(found: &mut Found, triage: Vec<f64>, publisher: Vec<f64>, counted: &[Co
         "",
     );
     found.row(
+        "end to end, two instances of each against one",
+        "",
+        found.heats.rates(TWO, OURS),
+        Some(AtLeast(0.95)),
+        "",
+    );
+    found.row(
         "end to end against the build before",
         "",
         found.heats.rates(OURS, BEFORE),
@@ -123,7 +138,13 @@ pub(super) struct Round {
     pub(super) scene: Scene,
 }
 
+/// From topic to topic by one instance of each service.
 pub(super) async fn round(site: &Site, rows: u64, built_in: Option<&Path>) -> anyhow::Result<Round> {
+    rounds_of(site, rows, built_in, 1).await
+}
+
+async fn rounds_of(site: &Site, rows: u64, built_in: Option<&Path>, instances: usize) -> anyhow::Result<Round> {
+    const NAMES: [(&str, &str); 2] = [("triage", "publisher"), ("triage-2", "publisher-2")];
     let scene = Scene::new(site).await?;
     scene.fill(site, rows, Ids::Mixed).await?;
     let ends = Ends::new(&site.stack.brokers(), &scene.output, PARTITIONS)?;
@@ -133,15 +154,42 @@ pub(super) async fn round(site: &Site, rows: u64, built_in: Option<&Path>) -> an
         Some(folder) => service.built_in(folder),
         None => service,
     };
-    let publisher = built(site.publisher("publisher", &scene.database)).start().await?;
-    until_it_holds_all(&publisher).await?;
-    let triage = built(scene.triage(site)).start().await?;
-    let is_settled = async || Ok(settled(&publisher).await? >= rows);
-    let mut course = watch(site, &[&triage, &publisher], rows, async || ends.sum(), is_settled).await?;
+    let (mut triages, mut publishers) = (Vec::new(), Vec::new());
+    for (_, publisher) in &NAMES[..instances] {
+        publishers.push(built(site.publisher(publisher, &scene.database)).start().await?);
+    }
+    for publisher in &publishers {
+        until_it_holds(publisher, BUCKETS / instances as f64).await?;
+    }
+    for (triage, _) in &NAMES[..instances] {
+        triages.push(built(scene.triage_named(triage, site)).start().await?);
+    }
+    if instances > 1 {
+        // What they do before each has its share is not what two of them do.
+        let share = f64::from(PARTITIONS) / instances as f64;
+        for triage in &triages {
+            triage
+                .until_metric("triage_assigned_partitions", SOON, |held| held == share)
+                .await?;
+        }
+    }
+    let all: Vec<&Running> = triages.iter().chain(&publishers).collect();
+    let is_settled = async || {
+        let mut sum = 0;
+        for publisher in &publishers {
+            sum += settled(publisher).await?;
+        }
+        Ok(sum >= rows)
+    };
+    let mut course = watch(site, &all, rows, async || ends.sum(), is_settled).await?;
     course.wal_bytes = site.log_since(log_before, rows).await?;
-    let (triage_resident, publisher_resident) = (resident_peak(&triage)?, resident_peak(&publisher)?);
-    expect_code("triage-service", triage.terminate(SOON).await?, 0)?;
-    expect_code("outbox-publisher", publisher.terminate(SOON).await?, 0)?;
+    let (triage_resident, publisher_resident) = (resident_peak(&triages[0])?, resident_peak(&publishers[0])?);
+    for triage in triages {
+        expect_code("triage-service", triage.terminate(SOON).await?, 0)?;
+    }
+    for publisher in publishers {
+        expect_code("outbox-publisher", publisher.terminate(SOON).await?, 0)?;
+    }
     let counted = before.until_now(site, &scene.database, rows).await?;
     reconcile(site, &scene.database, &scene.settings()).await?;
     Ok(Round {
@@ -154,12 +202,14 @@ pub(super) async fn round(site: &Site, rows: u64, built_in: Option<&Path>) -> an
 }
 
 pub(super) async fn until_it_holds_all(publisher: &Running) -> anyhow::Result<()> {
-    wait::until("the publisher to hold every bucket", SOON, || async {
-        Ok(Seen::when(publisher.metric("outbox_buckets_held").await?, |held| {
-            *held == Some(64.0)
-        }))
-    })
-    .await?;
+    until_it_holds(publisher, BUCKETS).await
+}
+
+/// Waits until an instance has so many buckets, give or take less than one.
+pub(super) async fn until_it_holds(publisher: &Running, buckets: f64) -> anyhow::Result<()> {
+    publisher
+        .until_metric("outbox_buckets_held", 2 * SOON, |held| (held - buckets).abs() < 1.0)
+        .await?;
     Ok(())
 }
 

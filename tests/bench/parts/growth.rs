@@ -9,7 +9,9 @@ use harness::process::expect_code;
 use harness::wait::{self, Seen};
 use sqlx::Connection;
 
+use super::end_to_end::{BUCKETS, until_it_holds};
 use super::publisher::settled;
+use super::snapshot::Snapshot;
 use super::{Asked, Found, SOON, reconcile};
 use crate::course::{Course, watch};
 use crate::ends::Ends;
@@ -21,8 +23,6 @@ use crate::table::Bound;
 const ROWS: u64 = 100_000;
 /// Rows where several instances share the work; a start is not to be most of it.
 const SHARED_ROWS: u64 = 200_000;
-/// Buckets of an outbox.
-const BUCKETS: f64 = 64.0;
 
 const BASE: &str = "100 thousand rows";
 const LARGE: &str = "a large backlog";
@@ -149,31 +149,29 @@ fn judge(found: &mut Found, large: u64) {
 async fn drain(site: &Site, case: Case) -> anyhow::Result<Course> {
     let database = site.database("growth").await?;
     let topic = site.topic("growth").await?;
-    let mut reader = database.connect().await?;
-    if case.holds_snapshot {
-        // A snapshot is taken by the first statement.
-        sqlx::raw_sql("begin isolation level repeatable read read only; select count(*) from outbox_events")
-            .execute(&mut reader)
-            .await?;
-    }
+    let snapshot = if case.holds_snapshot {
+        Some(Snapshot::take(&database).await?)
+    } else {
+        None
+    };
     fill::published(&database, &topic, case.published).await?;
     fill::outbox(&database, &topic, case.rows, case.keys).await?;
     if case.is_cold {
-        drop(reader);
         let postgres = site
             .stack
             .postgres()
             .context("only a Postgres of ours can be started again")?;
         postgres.restart(Stop::Fast).await?;
         site.watch_again().await?;
-        reader = database.connect().await?;
     }
     let ends = Ends::new(&site.stack.brokers(), &topic, PARTITIONS)?;
     let publisher = site.publisher("publisher", &database).start().await?;
     let is_settled = async || Ok(settled(&publisher).await? >= case.rows);
     let course = watch(site, &[&publisher], case.rows, async || ends.sum(), is_settled).await?;
     end(vec![publisher]).await?;
-    reader.close().await?;
+    if let Some(snapshot) = snapshot {
+        snapshot.let_go().await?;
+    }
     if case.published == 0 {
         // Rows that were written as published have no record to be found.
         reconcile(site, &database, &[]).await?;
@@ -229,9 +227,7 @@ async fn shared(site: &Site, instances: usize) -> anyhow::Result<Course> {
     }
     let share = BUCKETS / instances as f64;
     for publisher in &publishers {
-        publisher
-            .until_metric("outbox_buckets_held", 2 * SOON, |held| (held - share).abs() < 1.0)
-            .await?;
+        until_it_holds(publisher, share).await?;
     }
     fill::outbox(&database, &topic, SHARED_ROWS, Keys::Even).await?;
     let all: Vec<&Running> = publishers.iter().collect();

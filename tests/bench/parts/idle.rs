@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use harness::input::Ids;
 use harness::process::expect_code;
 use harness::{Database, Running};
@@ -17,6 +18,9 @@ use crate::table::Bound;
 const SETTLED_AFTER: Duration = Duration::from_secs(15);
 /// How long is looked, each round.
 const LOOK: Duration = Duration::from_secs(20);
+
+/// Pause of a thread that does nothing but sleep: what a wake-up costs on this machine, whoever wakes up.
+const SLEEP: Duration = Duration::from_millis(50);
 
 /// What was done before: a service that has never had anything to do asks less.
 const ROWS: u64 = 1_000;
@@ -44,8 +48,9 @@ pub async fn measure(site: &Site, asked: &Asked) -> anyhow::Result<Found> {
         ("outbox-publisher", &publisher, &scenes.1.database),
     ];
     let mut seen: [Seen; 2] = Default::default();
+    let mut asleep = Vec::new();
     for _ in 0..asked.rounds {
-        look(site, &all, &mut seen).await?;
+        asleep.push(look(site, &all, &mut seen).await?);
     }
     for ((name, ..), seen) in all.iter().zip(seen) {
         let row = |found: &mut Found, what: &str, unit: &str, values, goal| {
@@ -59,8 +64,19 @@ pub async fn measure(site: &Site, asked: &Asked) -> anyhow::Result<Found> {
             seen.statements,
             Some(Bound::AtMost(10.0)),
         );
+        let by_sleeper = seen.cpu_of_wakeup.iter().zip(&asleep).map(|(ours, bare)| ours / bare);
+        row(
+            &mut found,
+            "CPU of a wake-up against that of a thread that only sleeps",
+            "",
+            by_sleeper.collect(),
+            None,
+        );
+        row(&mut found, "wake-ups", "/s", seen.wakeups, None);
+        row(&mut found, "CPU of a wake-up", "us", seen.cpu_of_wakeup, None);
         row(&mut found, "resident", "MB", seen.resident, None);
     }
+    found.row("a thread that only sleeps, CPU of a wake-up", "us", asleep, None, "");
     for running in [triage, publisher] {
         expect_code("a service", running.terminate(SOON).await?, 0)?;
     }
@@ -74,23 +90,42 @@ pub async fn measure(site: &Site, asked: &Asked) -> anyhow::Result<Found> {
 struct Seen {
     cpu: Vec<f64>,
     statements: Vec<f64>,
+    wakeups: Vec<f64>,
+    cpu_of_wakeup: Vec<f64>,
     resident: Vec<f64>,
 }
 
-async fn look(site: &Site, all: &[(&str, &Running, &Database); 2], seen: &mut [Seen; 2]) -> anyhow::Result<()> {
+/// Looks at all for a while. Returns the microseconds that a wake-up took of a thread that slept beside them.
+async fn look(site: &Site, all: &[(&str, &Running, &Database); 2], seen: &mut [Seen; 2]) -> anyhow::Result<f64> {
     let began = Instant::now();
     let mut before = Vec::new();
     for (_, running, database) in all {
-        before.push((cpu::used_by(running.pid())?, site.statements(database).await?));
+        let (used, woken) = (cpu::used_by(running.pid())?, cpu::wakeups(running.pid())?);
+        before.push((used, woken, site.statements(database).await?));
     }
-    tokio::time::sleep(LOOK).await;
-    for (((_, running, database), seen), (used, statements)) in all.iter().zip(seen).zip(before) {
+    let asleep = tokio::task::spawn_blocking(asleep)
+        .await
+        .context("a sleeper panicked")??;
+    for (((_, running, database), seen), (used, woken, statements)) in all.iter().zip(seen).zip(before) {
         let seconds = began.elapsed().as_secs_f64();
-        let now = cpu::used_by(running.pid())?;
-        seen.cpu.push((now - used).as_secs_f64() / seconds * 100.0);
+        let used = (cpu::used_by(running.pid())? - used).as_secs_f64();
+        let woken = (cpu::wakeups(running.pid())? - woken).max(1) as f64;
+        seen.cpu.push(used / seconds * 100.0);
+        seen.wakeups.push(woken / seconds);
+        seen.cpu_of_wakeup.push(used * 1e6 / woken);
         seen.statements
             .push((site.statements(database).await? - statements) as f64 / seconds);
         seen.resident.push(running.resident_bytes()? as f64 / 1e6);
     }
-    Ok(())
+    Ok(asleep)
+}
+
+/// Sleeps again and again. Returns the microseconds of CPU of each time.
+fn asleep() -> anyhow::Result<f64> {
+    let (began, used, mut times) = (Instant::now(), cpu::used_by_this_thread()?, 0);
+    while began.elapsed() < LOOK {
+        std::thread::sleep(SLEEP);
+        times += 1;
+    }
+    Ok((cpu::used_by_this_thread()? - used).as_secs_f64() * 1e6 / f64::from(times))
 }

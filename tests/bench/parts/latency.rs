@@ -24,16 +24,46 @@ use super::end_to_end::{self, until_it_holds_all};
 use super::scene::Scene;
 use super::{Asked, Found, SOON, publisher, reconcile};
 use crate::appended::{self, Calendar};
+use crate::course::{Course, Moment};
 use crate::ends::Ends;
 use crate::open_loop::OpenLoop;
 use crate::peers::RoundTrip;
 use crate::site::{PARTITIONS, Site};
 use crate::table::Bound;
 
-/// Shares of the rate that was measured just before.
-const SHARES: [u64; 3] = [10, 50, 80];
-/// How long each rate is held before it counts: the first record of each partition goes alone, and the broker compiles.
-const WARM: Duration = Duration::from_secs(5);
+/// A rate that is held.
+struct Share {
+    /// Percent of the rate that was measured just before.
+    percent: u64,
+    /// How long it is held before it counts. The first record of each partition goes alone, and a broker compiles the
+    /// way of small requests, which full ones have not: for half a minute on two cores.
+    warm: Duration,
+    /// What an event costs the publisher alone.
+    published: &'static str,
+    /// What it costs from topic to topic.
+    decided: &'static str,
+}
+
+const SHARES: [Share; 3] = [
+    Share {
+        percent: 10,
+        warm: Duration::from_secs(30),
+        published: "rows published at 10 %",
+        decided: "topic to topic at 10 %",
+    },
+    Share {
+        percent: 50,
+        warm: Duration::from_secs(5),
+        published: "rows published at 50 %",
+        decided: "topic to topic at 50 %",
+    },
+    Share {
+        percent: 80,
+        warm: Duration::from_secs(5),
+        published: "rows published at 80 %",
+        decided: "topic to topic at 80 %",
+    },
+];
 /// How long each rate is held then.
 const LASTS: Duration = Duration::from_secs(10);
 /// Connections that write; more of them would be what Postgres is busy with.
@@ -57,15 +87,18 @@ pub async fn measure(site: &Site, asked: &Asked) -> anyhow::Result<Found> {
     found.latency("a commit and an acknowledged record, bare", &bare);
     let most = publisher::ours(site, asked.rows, None).await?.course.per_second;
     for share in SHARES {
-        let rate = (most as u64 * share / 100).max(1);
-        let name = format!("commit to topic at {share} % ({rate}/s)");
+        let percent = share.percent;
+        let rate = (most as u64 * percent / 100).max(1);
+        let name = format!("commit to topic at {percent} % ({rate}/s)");
         if !asked.wants(&name) {
             continue;
         }
-        let (committed, due) = written(site, rate).await.with_context(|| name.clone())?;
+        let (committed, due, course) = written(site, rate, share.warm).await.with_context(|| name.clone())?;
         found.latency(&name, &committed);
-        found.latency(&format!("due to topic at {share} % ({rate}/s)"), &due);
-        if share == SHARES[0] {
+        found.latency(&format!("due to topic at {percent} % ({rate}/s)"), &due);
+        found.heats.add(share.published, course);
+        found.costs(share.published, share.published);
+        if percent == SHARES[0].percent {
             multiples(&mut found, &committed, &bare);
         }
     }
@@ -75,10 +108,12 @@ pub async fn measure(site: &Site, asked: &Asked) -> anyhow::Result<Found> {
     let ours = end_to_end::round(site, asked.rows, None).await?;
     ours.scene.remove(site).await?;
     for share in SHARES {
-        let rate = (ours.course.per_second as u64 * share / 100).max(1);
-        let name = format!("input to outcome at {share} % ({rate}/s)");
-        let latency = decided(site, rate).await.with_context(|| name.clone())?;
+        let rate = (ours.course.per_second as u64 * share.percent / 100).max(1);
+        let name = format!("input to outcome at {} % ({rate}/s)", share.percent);
+        let (latency, course) = decided(site, rate, share.warm).await.with_context(|| name.clone())?;
         found.latency(&name, &latency);
+        found.heats.add(share.decided, course);
+        found.costs(share.decided, share.decided);
     }
     Ok(found)
 }
@@ -88,7 +123,7 @@ fn multiples(found: &mut Found, ours: &Histogram<u64>, bare: &Histogram<u64>) {
         let multiple = ours.value_at_quantile(quantile) as f64 / bare.value_at_quantile(quantile) as f64;
         let measure = format!(
             "commit to topic at {} %, p{}, of the bare round trip",
-            SHARES[0],
+            SHARES[0].percent,
             quantile * 100.0
         );
         let note = "a commit and an acknowledged record, one after the other, by a bare client";
@@ -146,15 +181,30 @@ struct Written {
     committed: Instant,
 }
 
+/// What these processes and the servers use for what comes to a topic once the rate counts and while it is held.
+async fn costs(site: &Site, topic: &str, pids: &[u32], counts_from: Instant) -> anyhow::Result<Course> {
+    const EDGE: Duration = Duration::from_millis(500);
+    let ends = Ends::new(&site.stack.brokers(), topic, PARTITIONS)?;
+    tokio::time::sleep_until(counts_from.into()).await;
+    let (then, there) = (Moment::now(site, pids).await?, ends.sum()?);
+    tokio::time::sleep_until((counts_from + LASTS - EDGE).into()).await;
+    let (now, come) = (Moment::now(site, pids).await?, ends.sum()?);
+    Ok(then.until(now.at(), &now, come.saturating_sub(there).max(1)))
+}
+
 /// Rows written at a rate by the library, published: from the commit, and from when they were due.
-async fn written(site: &Site, rate: u64) -> anyhow::Result<(Histogram<u64>, Histogram<u64>)> {
+async fn written(site: &Site, rate: u64, warm: Duration) -> anyhow::Result<(Histogram<u64>, Histogram<u64>, Course)> {
     let database = site.database("latency").await?;
     let topic = site.stack.topic("latency", PARTITIONS, &[appended::BY_BROKER]).await?;
     let publisher = site.publisher("publisher", &database).start().await?;
     until_it_holds_all(&publisher).await?;
     let calendar = Calendar::new()?;
     let began = Instant::now();
-    let written = write(&database, &topic, rate, began).await?;
+    let pids = [publisher.pid()];
+    let (written, course) = tokio::try_join!(
+        write(&database, &topic, OpenLoop::new(rate, warm + LASTS), began),
+        costs(site, &topic, &pids, began + warm)
+    )?;
     until_there(site, &topic, written.len()).await?;
     expect_code("outbox-publisher", publisher.terminate(SOON).await?, 0)?;
     reconcile(site, &database, &[]).await?;
@@ -163,12 +213,12 @@ async fn written(site: &Site, rate: u64) -> anyhow::Result<(Histogram<u64>, Hist
     let appended = tokio::task::block_in_place(read)?;
     site.remove(&database, &[&topic]).await?;
     let (mut from_commit, mut from_due) = (histogram(), histogram());
-    for event in written.iter().filter(|event| event.due >= began + WARM) {
+    for event in written.iter().filter(|event| event.due >= began + warm) {
         let at = *appended.get(&event.id).context("an event has not come")?;
         note(&mut from_commit, at - calendar.unix_us(event.committed));
         note(&mut from_due, at - calendar.unix_us(event.due));
     }
-    Ok((from_commit, from_due))
+    Ok((from_commit, from_due, course))
 }
 
 /// Waits until a topic has so many records, and seldom asks.
@@ -182,7 +232,7 @@ async fn until_there(site: &Site, topic: &str, records: usize) -> anyhow::Result
 }
 
 /// Writes what is due, each transaction all that came due since the last. Nobody waits for what comes of it.
-async fn write(database: &Database, topic: &str, rate: u64, began: Instant) -> anyhow::Result<Vec<Written>> {
+async fn write(database: &Database, topic: &str, events: OpenLoop, began: Instant) -> anyhow::Result<Vec<Written>> {
     let (batches, taken) = mpsc::channel::<Vec<(Uuid, Instant)>>(WRITERS);
     let taken = Arc::new(Mutex::new(taken));
     let doorbell = Doorbell::new(database.url.parse::<PgConnectOptions>()?);
@@ -207,7 +257,7 @@ async fn write(database: &Database, topic: &str, rate: u64, began: Instant) -> a
     }
     let mut batch = Vec::new();
     let mut next = began;
-    for offset in OpenLoop::new(rate, WARM + LASTS) {
+    for offset in events {
         let due = began + offset;
         if due > next || batch.len() >= BATCH {
             if !batch.is_empty() {
@@ -231,25 +281,30 @@ async fn write(database: &Database, topic: &str, rate: u64, began: Instant) -> a
 }
 
 /// Records sent at a rate, decided and published: from when each was due.
-async fn decided(site: &Site, rate: u64) -> anyhow::Result<Histogram<u64>> {
+async fn decided(site: &Site, rate: u64, warm: Duration) -> anyhow::Result<(Histogram<u64>, Course)> {
     let scene = Scene::with_output(site, &[appended::BY_BROKER]).await?;
     let publisher = site.publisher("publisher", &scene.database).start().await?;
     until_it_holds_all(&publisher).await?;
     let triage = scene.triage(site).start().await?;
     triage.ready(SOON).await?;
-    let records = records(rate)?;
+    let records = records(rate, warm + LASTS)?;
     let writer = Writer::new(&site.stack.brokers(), &scene.input)?;
     let calendar = Calendar::new()?;
     let began = Instant::now();
-    let mut due_at = HashMap::with_capacity(records.len());
-    for ((id, record), offset) in records.iter().zip(OpenLoop::new(rate, WARM + LASTS)) {
-        let due = began + offset;
-        if due > Instant::now() {
-            tokio::time::sleep_until(due.into()).await;
+    let send = async {
+        let mut due_at = HashMap::with_capacity(records.len());
+        for ((id, record), offset) in records.iter().zip(OpenLoop::new(rate, warm + LASTS)) {
+            let due = began + offset;
+            if due > Instant::now() {
+                tokio::time::sleep_until(due.into()).await;
+            }
+            writer.send(record)?;
+            due_at.insert(*id, due);
         }
-        writer.send(record)?;
-        due_at.insert(*id, due);
-    }
+        Ok(due_at)
+    };
+    let pids = [triage.pid(), publisher.pid()];
+    let (due_at, course) = tokio::try_join!(send, costs(site, &scene.output, &pids, began + warm))?;
     tokio::task::block_in_place(|| writer.flush())?;
     until_there(site, &scene.output, due_at.len()).await?;
     expect_code("triage-service", triage.terminate(SOON).await?, 0)?;
@@ -260,15 +315,15 @@ async fn decided(site: &Site, rate: u64) -> anyhow::Result<Histogram<u64>> {
     let appended = tokio::task::block_in_place(read)?;
     scene.remove(site).await?;
     let mut histogram = histogram();
-    for (id, due) in due_at.into_iter().filter(|(_, due)| *due >= began + WARM) {
+    for (id, due) in due_at.into_iter().filter(|(_, due)| *due >= began + warm) {
         let at = *appended.get(&id).context("an outcome has not come")?;
         note(&mut histogram, at - calendar.unix_us(due));
     }
-    Ok(histogram)
+    Ok((histogram, course))
 }
 
 /// The records of a run, with their ids.
-fn records(rate: u64) -> anyhow::Result<Vec<(Uuid, Record)>> {
+fn records(rate: u64, lasts: Duration) -> anyhow::Result<Vec<(Uuid, Record)>> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Id {
@@ -277,7 +332,7 @@ fn records(rate: u64) -> anyhow::Result<Vec<(Uuid, Record)>> {
     let now = shared::clock::unix_millis();
     Inputs::clean(now.unsigned_abs(), now)
         .with_ids(Ids::V4)
-        .take((rate * (WARM + LASTS).as_secs()) as usize)
+        .take((rate * lasts.as_secs()) as usize)
         .map(|input| {
             let value = input.record.value.as_deref().unwrap_or_default();
             let Id { event_id } = serde_json::from_slice(value).context("a record has an id")?;

@@ -58,7 +58,11 @@ impl Scene {
     }
 
     pub(super) fn triage(&self, site: &Site) -> Service {
-        let service = site.triage("triage", &self.database);
+        self.triage_named("triage", site)
+    }
+
+    pub(super) fn triage_named(&self, name: &str, site: &Site) -> Service {
+        let service = site.triage(name, &self.database);
         self.settings()
             .into_iter()
             .fold(service, |service, (name, value)| service.set(name, value))
