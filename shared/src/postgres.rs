@@ -21,6 +21,9 @@ pub use schema::{SchemaError, check_schema, migrate, prepare_schema};
 pub struct Session {
     /// Keeps statements on their index while a leaf is still empty and its statistics say "scan".
     pub indexed: bool,
+    /// Plans each statement for its own values. A kept plan names every leaf, and running it waits for whoever locks
+    /// any of them; one for its values names the leaves that these are in.
+    pub replanned: bool,
     /// Commits without waiting for the disk. Only where losing the commit costs a duplicate, never a row.
     pub async_commit: bool,
     /// How long opening the connection may take.
@@ -44,6 +47,7 @@ impl Session {
     pub fn new(settings: &DatabaseSettings) -> Self {
         Self {
             indexed: false,
+            replanned: false,
             async_commit: false,
             connect_timeout: Duration::from_millis(settings.connect_timeout_ms),
             lock_timeout: Duration::from_millis(settings.lock_timeout_ms),
@@ -55,6 +59,12 @@ impl Session {
     /// The same, kept on its indexes.
     pub const fn indexed(mut self) -> Self {
         self.indexed = true;
+        self
+    }
+
+    /// The same, with a plan for the values of each statement.
+    pub const fn replanned(mut self) -> Self {
+        self.replanned = true;
         self
     }
 
@@ -91,6 +101,10 @@ impl Session {
             ] {
                 parameters.push((plan, "off".to_owned()));
             }
+        }
+        if self.replanned {
+            parameters.push(("plan_cache_mode", "force_custom_plan".to_owned()));
+        } else if self.indexed {
             parameters.push(("plan_cache_mode", "force_generic_plan".to_owned()));
         }
         if self.async_commit {

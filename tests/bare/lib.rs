@@ -111,7 +111,7 @@ impl Bare {
         Ok(Self {
             writers,
             reader: postgres::connect(&options, &Session::new(&settings).indexed()).await?,
-            settler: postgres::connect(&options, &Session::new(&settings).indexed().async_commit()).await?,
+            settler: postgres::connect(&options, &Session::new(&settings).indexed().replanned().async_commit()).await?,
         })
     }
 
@@ -245,6 +245,8 @@ async fn read_and_settle(reader: &mut PgConnection, settler: &mut PgConnection) 
                 .bind(chunk.iter().map(|row| row.0).collect::<Vec<_>>())
                 .bind(chunk.iter().map(|row| row.1).collect::<Vec<_>>())
                 .bind(chunk.iter().map(|row| row.3).collect::<Vec<_>>())
+                .bind(chunk.iter().map(|row| row.1).min())
+                .bind(chunk.iter().map(|row| row.1).max())
                 .execute(&mut *settler)
                 .await?;
         }

@@ -89,7 +89,8 @@ impl PostgresStore {
             looker: slot(session.indexed()),
             // Losing a mark, a retry or a park in a crash costs a duplicate; a stored low id, which is
             // committed synchronously, implies in log order what came before it.
-            settler: slot(session.indexed().async_commit()),
+            // A settle waits for no lock on another leaf: the oldest is scanned under one before it is dropped.
+            settler: slot(session.indexed().replanned().async_commit()),
             changer: slot(session.indexed().async_commit()),
             controller: slot(session),
         }
@@ -164,6 +165,8 @@ impl OutboxStore for PostgresStore {
             .bind(rows.iter().map(|row| row.bucket).collect::<Vec<_>>())
             .bind(rows.iter().map(|row| row.id).collect::<Vec<_>>())
             .bind(rows.iter().map(|row| row.event_id).collect::<Vec<_>>())
+            .bind(rows.iter().map(|row| row.id).min())
+            .bind(rows.iter().map(|row| row.id).max())
             .execute(open.connection())
             .await;
         open.settle(result.map(|done| done.rows_affected()))

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use harness::wait::{self, Seen};
-use outbox_publisher::ports::{LookBucket, OutboxStore};
+use outbox_publisher::ports::{LookBucket, OutboxStore, SettleRow};
 use outbox_publisher::relay::Halt;
 use sqlx::postgres::PgConnection;
 
@@ -71,6 +71,78 @@ async fn leaf_stays_while_anything_in_it_may_be_needed() -> anyhow::Result<()> {
         drop_leaf(&mut keeper).await?.as_deref(),
         Some("outbox_events_000000000000")
     );
+    outbox.remove().await
+}
+
+#[tokio::test]
+async fn leaf_that_stays_is_judged_without_a_lock() -> anyhow::Result<()> {
+    // given a transaction that has settled rows of the leaf
+    let (outbox, row) = leaf_with_a_failed_row("judged").await?;
+    let mut keeper = outbox.connect().await?;
+    let again = "update outbox_leaves set check_at = '-infinity' where $1 = 0";
+    let mut settler = outbox.writer().await?;
+    settler.begin().await?;
+    settler
+        .plain("lock table outbox_events_000000000000 in row exclusive mode")
+        .await?;
+    // when its newest row is young
+    let young: Option<String> = sqlx::query_scalar("select outbox_drop_leaf('1 hour')")
+        .fetch_one(&mut keeper)
+        .await?;
+    // then nobody waits
+    assert_eq!(young, None);
+    assert_eq!(
+        outbox
+            .number("select count(*) from outbox_leaves where check_at > now()")
+            .await?,
+        1
+    );
+    // when a row waits
+    outbox.run(again, 0).await?;
+    let waits = "update outbox_events set status = 'PENDING', lane = 1 where id = $1";
+    outbox.run(waits, row.id).await?;
+    // then nobody waits either
+    assert_eq!(drop_leaf(&mut keeper).await?, None);
+    // when nothing keeps it, then its last scan and its end want the lock
+    outbox.run(again, 0).await?;
+    let fails = "update outbox_events set status = 'FAILED', lane = 2 where id = $1";
+    outbox.run(fails, row.id).await?;
+    let refused = drop_leaf(&mut keeper).await.expect_err("the leaf is in use");
+    assert!(refused.to_string().contains("lock timeout"), "{refused}");
+    settler.commit().await?;
+    assert!(drop_leaf(&mut keeper).await?.is_some());
+    outbox.remove().await
+}
+
+#[tokio::test]
+async fn settle_waits_for_no_lock_on_another_leaf() -> anyhow::Result<()> {
+    // given rows of the second leaf, and a drop that scans the first
+    let outbox = Outbox::new("settle_beside_drop").await?;
+    outbox.small_leaves(500, 4).await?;
+    outbox.next_id_is(600).await?;
+    let mut writer = outbox.writer().await?;
+    let names: Vec<String> = (0..10).map(|number| format!("row {number}")).collect();
+    for name in &names {
+        writer.insert("K", name).await?;
+    }
+    let owner = Owner::take_over(&outbox).await?;
+    let mut keeper = outbox.writer().await?;
+    keeper.begin().await?;
+    keeper
+        .plain("lock table outbox_events_000000000000 in share row exclusive mode")
+        .await?;
+    // when they are settled, more often than Postgres plans a kept statement anew
+    for name in &names {
+        let row = Row::find(&outbox, name).await?;
+        let settled = SettleRow {
+            bucket: row.bucket,
+            id: row.id,
+            event_id: row.event_id,
+        };
+        // then
+        assert_eq!(owner.store.settle(vec![settled]).await?, 1, "{name}");
+    }
+    keeper.commit().await?;
     outbox.remove().await
 }
 
