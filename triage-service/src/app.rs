@@ -193,6 +193,7 @@ fn consumer_options(settings: &Settings) -> ConsumerOptions {
         topic: settings.topics.input.as_str().into(),
         poll: Duration::from_millis(intake.poll_ms),
         chunk_records: intake.chunk_records,
+        gather_max: Duration::from_millis(intake.gather_max_ms),
         revoke_timeout: Duration::from_millis(intake.revoke_timeout_ms),
         close_timeout: Duration::from_millis(intake.close_timeout_ms),
     }

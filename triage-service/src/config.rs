@@ -118,6 +118,9 @@ pub struct IntakeSettings {
     pub poll_ms: u64,
     /// Most records handed from the polling thread to the intake at a time.
     pub chunk_records: usize,
+    /// Longest time that records which come one by one wait for others, to share a transaction: three times what
+    /// the last one took, and no longer than this. 0 hands over each at once.
+    pub gather_max_ms: u64,
     /// Chunks between the polling thread and the intake.
     pub chunks: usize,
     /// First pause after a failed transaction; it doubles up to the longest, with full jitter.
@@ -152,6 +155,7 @@ impl Default for IntakeSettings {
             buffer_bytes: 8 * 1024 * 1024,
             poll_ms: 100,
             chunk_records: 500,
+            gather_max_ms: 10,
             chunks: 2,
             retry_initial_ms: 100,
             retry_max_ms: 10_000,
@@ -319,6 +323,9 @@ impl IntakeSettings {
             if value == 0 {
                 problems.add(key, "must be at least 1");
             }
+        }
+        if self.gather_max_ms > 1_000 {
+            problems.add("intake.gather_max_ms", "must be from 0 to 1000");
         }
         if self.retry_max_ms < self.retry_initial_ms {
             problems.add("intake.retry_max_ms", "must not be less than intake.retry_initial_ms");

@@ -143,17 +143,6 @@ pub enum Step {
     Drained,
 }
 
-/// What is wanted of what arrives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Want {
-    /// All of it, at once.
-    Anything,
-    /// What has come in a while, together.
-    Together,
-    /// Nothing for now: there is enough for the transactions after those that run.
-    Nothing,
-}
-
 /// The state of the intake.
 #[derive(Debug)]
 pub struct Intake {
@@ -235,15 +224,10 @@ impl Intake {
             .map(|(partition, held)| (partition, held.watermark.open_count()))
     }
 
-    /// What is wanted of what arrives. While a transaction runs, what has not come yet may wait for it: a little, to
-    /// share the next one; longer where a quarter of the buffers is full, since the client keeps what it has fetched
-    /// and need not fetch it again after a pause.
-    pub fn want(&self) -> Want {
-        match self.running() {
-            0 => Want::Anything,
-            _ if self.assignments.use_more_than(&self.limits, 4) => Want::Nothing,
-            _ => Want::Together,
-        }
+    /// Whether there is enough for the transactions after those that run: what has not come yet may wait for them,
+    /// where the client keeps it. A quarter of the buffers is enough.
+    pub fn is_stocked(&self) -> bool {
+        self.running() > 0 && self.assignments.use_more_than(&self.limits, 4)
     }
 
     fn settle(&mut self, id: BatchId, verdict: Verdict, steps: &mut Vec<Step>) {

@@ -1,6 +1,7 @@
 //! Kafka in front of the intake: the consumer's thread, its rebalances, and the offsets it stores.
 
 mod consumer;
+mod gather;
 mod rebalance;
 mod room;
 

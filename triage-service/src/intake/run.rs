@@ -20,14 +20,7 @@ use crate::metrics::Metrics;
 use super::attempt::{Tally, Triage, attempt};
 use super::batch::{Batch, BatchId, Piece};
 use super::inbox::Inbox;
-use super::{Assignment, Fact, Intake, RevokeId, Step, Verdict, Want};
-
-/// While a transaction runs, arrivals are taken so far apart: what comes meanwhile shares the next one. A transaction
-/// that lasts longer, or hangs, holds nobody up for more than this.
-pub const GATHERED_FOR: Duration = Duration::from_millis(10);
-
-/// Records that come together at most, unless one arrival has more: a chunk's worth, since what lies here is memory.
-const GATHERED_RECORDS: usize = 500;
+use super::{Assignment, Fact, Intake, RevokeId, Step, Verdict};
 
 /// With enough at hand an arrival waits for transactions to end, so that what the client has fetched waits there and
 /// need not be fetched again after a pause. No longer than this: a rebalance may be behind it.
@@ -40,6 +33,9 @@ pub const PART_PROGRESS: &str = "progress";
 
 /// The consumer, as far as the loop steers it. No call waits for a broker.
 pub trait Partitions: Send + 'static {
+    /// A transaction has committed after so long: records that come one by one need not come sooner.
+    fn committed(&self, took: Duration);
+
     /// Stops fetching from these partitions.
     fn pause(&self, partitions: &[i32]);
 
@@ -148,15 +144,13 @@ impl<I: Inbox, P: Partitions> Runner<I, P> {
         let mut ticks = interval(Duration::from_secs(1));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut deadline, mut last_progress) = (None, Instant::now());
-        let mut taken_at = Instant::now();
+        let mut held_until = Instant::now();
         while !running.is_drained {
-            let held_until = taken_at
-                + match running.runner.intake.want() {
-                    Want::Anything => Duration::ZERO,
-                    Want::Together => GATHERED_FOR,
-                    Want::Nothing => HELD_AT_MOST,
-                };
-            let is_held = Instant::now() < held_until;
+            let is_held = running.runner.intake.is_stocked();
+            if !is_held {
+                held_until = Instant::now() + HELD_AT_MOST;
+            }
+            let is_held = is_held && Instant::now() < held_until;
             tokio::select! {
                 biased;
                 () = shutdown.cancelled(), if deadline.is_none() => {
@@ -179,34 +173,14 @@ impl<I: Inbox, P: Partitions> Runner<I, P> {
                     running.tell_progress(last_progress.elapsed());
                 }
                 arrival = arrivals.recv(), if !is_held => {
-                    taken_at = Instant::now();
-                    let mut next = Some(arrival.ok_or(IntakeError::ConsumerEnded)?);
-                    while let Some(arrival) = next {
-                        let (arrival, behind) = together(arrival, &mut arrivals);
-                        running.arrived(arrival)?;
-                        next = behind;
-                    }
+                    held_until = Instant::now() + HELD_AT_MOST;
+                    running.arrived(arrival.ok_or(IntakeError::ConsumerEnded)?)?;
                 }
                 () = sleep_until(held_until), if is_held => {}
             }
         }
         Ok(())
     }
-}
-
-/// An arrival with the records that have come behind it, so that they share a transaction; and what came behind those.
-fn together(arrival: Arrival, arrivals: &mut mpsc::Receiver<Arrival>) -> (Arrival, Option<Arrival>) {
-    let Arrival::Records(mut records) = arrival else {
-        return (arrival, None);
-    };
-    while records.len() < GATHERED_RECORDS {
-        match arrivals.try_recv() {
-            Ok(Arrival::Records(more)) => records.extend(more),
-            Ok(other) => return (Arrival::Records(records), Some(other)),
-            Err(_) => break,
-        }
-    }
-    (Arrival::Records(records), None)
 }
 
 struct Running<I, P> {
@@ -288,6 +262,7 @@ impl<I: Inbox, P: Partitions> Running<I, P> {
         if is_committed {
             metrics.batch_records.observe(records as f64);
             metrics.batch_seconds.observe(elapsed.as_secs_f64());
+            self.runner.partitions.committed(elapsed);
             metrics.count(&tally);
             log(&tally);
             if !tally.decisions.is_empty() || !tally.dead_letters.is_empty() {

@@ -1,6 +1,5 @@
 //! The state machine, its transactions and its loop: interleavings, and the laws over many of them.
 
-mod gathered;
 mod laws;
 mod machine;
 mod outage;

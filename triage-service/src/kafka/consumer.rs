@@ -1,8 +1,9 @@
 //! The consumer's thread.
 //!
 //! One thread polls, copies records into owned values and hands them over in chunks: whatever is at hand
-//! at that moment, so that a lone record waits for nobody. It goes on polling while partitions are
-//! paused, so that the membership of the group is kept.
+//! at that moment, so that a lone record waits for nobody, and under a stream of single ones what comes
+//! within some milliseconds (`gather`). It goes on polling while partitions are paused, so that the
+//! membership of the group is kept.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,6 +27,7 @@ use crate::intake::Assignment;
 use crate::intake::run::{Arrival, Partitions};
 use crate::metrics::Metrics;
 
+use super::gather::{Asked, Gatherer, Pace};
 use super::rebalance::{Context, Fence};
 
 /// Part of the service's health: the cluster.
@@ -42,6 +44,8 @@ pub struct ConsumerOptions {
     pub poll: Duration,
     /// Most records handed over at a time.
     pub chunk_records: usize,
+    /// Longest time that records which come one by one wait for others.
+    pub gather_max: Duration,
     /// Longest wait for the drain of a revoke.
     pub revoke_timeout: Duration,
     /// Longest wait for the client to close at the end.
@@ -61,6 +65,7 @@ pub struct Consumer {
 pub struct ConsumerPartitions {
     client: Arc<BaseConsumer<Context>>,
     topic: Arc<str>,
+    pace: Arc<Pace>,
 }
 
 impl Consumer {
@@ -85,14 +90,17 @@ impl Consumer {
         let client: Arc<BaseConsumer<Context>> = Arc::new(options.client.create_with_context(context)?);
         client.subscribe(&[&options.topic])?;
         let stop = Arc::new(AtomicBool::new(false));
+        let pace = Arc::new(Pace::new(options.gather_max));
         let partitions = ConsumerPartitions {
             client: Arc::clone(&client),
             topic: Arc::clone(&options.topic),
+            pace: Arc::clone(&pace),
         };
         let close_timeout = options.close_timeout;
         let poller = Poller {
             client,
             options,
+            pace,
             arrivals,
             stop: Arc::clone(&stop),
             last_error: Cell::new(None),
@@ -130,6 +138,7 @@ impl Consumer {
 struct Poller {
     client: Arc<BaseConsumer<Context>>,
     options: ConsumerOptions,
+    pace: Arc<Pace>,
     arrivals: mpsc::Sender<Arrival>,
     stop: Arc<AtomicBool>,
     last_error: Cell<Option<RDKafkaErrorCode>>,
@@ -137,10 +146,12 @@ struct Poller {
 
 impl Poller {
     fn run(self) {
+        let mut gatherer = Gatherer::new(self.options.chunk_records, self.options.poll);
         while !self.stop.load(Ordering::Acquire) && !self.arrivals.is_closed() {
-            if !self.poll() {
+            if !gatherer.gather(&self.pace, |wait| self.poll(wait)) {
                 return;
             }
+            self.client.context().hand_over();
         }
         match self.client.commit_consumer_state(CommitMode::Sync) {
             Ok(()) | Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)) => {}
@@ -149,26 +160,21 @@ impl Poller {
         // Dropping the last handle closes the client, which can block: here, on this thread.
     }
 
-    /// Waits for a record, then takes what is at hand. False ends the thread.
-    fn poll(&self) -> bool {
-        let mut wait = self.options.poll;
-        for _ in 0..self.options.chunk_records {
-            match self.client.poll(wait) {
-                Some(Ok(message)) => {
-                    self.last_error.set(None);
-                    self.client.context().collect(owned(&message, &self.options.topic));
-                }
-                Some(Err(error)) if self.goes_on(&error) => break,
-                Some(Err(error)) => {
-                    self.client.context().tell(Arrival::Failed(error.to_string()));
-                    return false;
-                }
-                None => break,
+    /// Waits for a record and keeps it to be handed over.
+    fn poll(&self, wait: Duration) -> Asked {
+        match self.client.poll(wait) {
+            Some(Ok(message)) => {
+                self.last_error.set(None);
+                self.client.context().collect(owned(&message, &self.options.topic));
+                Asked::Taken
             }
-            wait = Duration::ZERO;
+            Some(Err(error)) if self.goes_on(&error) => Asked::Nothing,
+            Some(Err(error)) => {
+                self.client.context().tell(Arrival::Failed(error.to_string()));
+                Asked::Failed
+            }
+            None => Asked::Nothing,
         }
-        self.client.context().hand_over();
-        true
     }
 
     /// Whether the client goes on after an error. Each kind is logged once until a record comes.
@@ -214,6 +220,10 @@ impl ConsumerPartitions {
 }
 
 impl Partitions for ConsumerPartitions {
+    fn committed(&self, took: Duration) {
+        self.pace.committed(took);
+    }
+
     fn pause(&self, partitions: &[i32]) {
         if let Err(error) = self.client.pause(&self.list(partitions)) {
             warn!("partitions {partitions:?} not paused: {error}");

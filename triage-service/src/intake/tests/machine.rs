@@ -2,7 +2,7 @@
 
 use super::super::batch::{BatchId, Claiming, Piece};
 use super::super::safeguards::Safeguards;
-use super::super::{Assignment, Fact, Intake, Limits, RevokeId, Step, Verdict, Want};
+use super::super::{Assignment, Fact, Intake, Limits, RevokeId, Step, Verdict};
 use super::{LIMITS, events};
 
 fn intake(limits: Limits) -> Intake {
@@ -309,11 +309,11 @@ fn what_has_not_come_may_wait_while_a_transaction_runs_and_enough_is_there_for_t
     assign(&mut intake, 0, 1);
     let (id, _, _) = only_attempt(&intake.note(Fact::Received(events(0, 0..1))));
     intake.note(Fact::Received(events(0, 1..11)));
-    assert_eq!(intake.want(), Want::Together, "a quarter");
+    assert!(!intake.is_stocked(), "a quarter");
     intake.note(Fact::Received(events(0, 11..12)));
-    assert_eq!(intake.want(), Want::Nothing);
+    assert!(intake.is_stocked());
     intake.note(ended(id, Verdict::Unavailable("away".to_owned())));
-    assert_eq!(intake.want(), Want::Anything, "nothing runs that could make room");
+    assert!(!intake.is_stocked(), "nothing runs that could make room");
 }
 
 #[test]

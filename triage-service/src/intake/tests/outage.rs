@@ -37,6 +37,10 @@ impl Inbox for Away {
 struct Still;
 
 impl Partitions for Still {
+    fn committed(&self, _: Duration) {
+        panic!("nothing was committed");
+    }
+
     fn pause(&self, _: &[i32]) {}
 
     fn resume(&self, _: &[i32]) {}
