@@ -5,7 +5,7 @@
 #   make bench    measures them against the limit of the machine and against what others do, in turns: PART=publisher,
 #                 ROUNDS=3 ROWS=200000 CLAIMS=1000000 BACKLOG=1000000 ONLY=name; PART=soak MINUTES=60;
 #                 BEFORE=folder has the services as they were before a change, which are measured in turns;
-#                 SET="publisher.RELAY__IN_FLIGHT_MAX=8000 ..." gives our services settings;
+#                 SET="publisher.RELAY__IN_FLIGHT_MAX=8000 postgres.shared_buffers=6GB ..." gives settings;
 #                 GUARD=1 is CI's short run, which fails where a measure is out of its bounds
 #   make chaos    breaks everything under load: FAULTS=50 NODES=1|3 SEED=n ONLY=kind RECORD=1, or OUTAGE=600 (seconds)
 #   make test     every test but Compose's, on the stack that STACK names

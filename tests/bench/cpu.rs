@@ -31,7 +31,8 @@ pub fn used_by_family(pid: u32) -> anyhow::Result<Duration> {
     Ok(sum)
 }
 
-/// How often the threads of a process have woken up so far: each wait that they entered by themselves ended once.
+/// How often the threads of a process that live have woken up so far: each wait that they entered by themselves ended
+/// once. A thread that ends takes its count with it.
 ///
 /// # Errors
 /// If there is no such process.
@@ -39,14 +40,16 @@ pub fn wakeups(pid: u32) -> anyhow::Result<u64> {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).with_context(|| format!("threads of process {pid}"))?;
     let mut sum = 0;
     for thread in threads {
-        // One that ends between these lines is not counted.
         let status = fs::read_to_string(thread?.path().join("status")).unwrap_or_default();
-        let count = status
-            .lines()
-            .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
-        sum += count.and_then(|count| count.trim().parse::<u64>().ok()).unwrap_or(0);
+        sum += wakeups_of(&status).unwrap_or(0);
     }
     Ok(sum)
+}
+
+fn wakeups_of(status: &str) -> Option<u64> {
+    let mut lines = status.lines();
+    let count = lines.find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+    count.trim().parse().ok()
 }
 
 /// What the calling thread has used so far.
@@ -78,7 +81,7 @@ fn duration_of(ticks: u64) -> Duration {
 mod tests {
     use std::time::{Duration, Instant};
 
-    use super::{ticks_of, used_by, used_by_family, used_by_this_thread, wakeups};
+    use super::{fs, ticks_of, used_by, used_by_family, used_by_this_thread, wakeups, wakeups_of};
 
     #[test]
     fn times_stand_behind_a_name_that_may_hold_anything() {
@@ -103,14 +106,14 @@ mod tests {
 
     #[test]
     fn a_thread_that_sleeps_wakes_up_and_uses_little() {
-        let pid = std::process::id();
-        let (before, used) = (wakeups(pid).expect("we are there"), used_by_this_thread());
+        let woken = || wakeups_of(&fs::read_to_string("/proc/thread-self/status").expect("we are there"));
+        let (before, used) = (woken().expect("it is counted"), used_by_this_thread());
         for _ in 0..10 {
             std::thread::sleep(Duration::from_millis(2));
         }
-        assert!(wakeups(pid).expect("we are there") >= before + 10);
+        assert!(woken().expect("it is counted") >= before + 10);
         let used = used_by_this_thread().expect("we are there") - used.expect("we are there");
         assert!(used < Duration::from_millis(20), "{used:?} of twenty");
-        assert!(wakeups(u32::MAX).is_err());
+        assert!(wakeups(std::process::id()).is_ok() && wakeups(u32::MAX).is_err());
     }
 }

@@ -38,7 +38,7 @@ struct Arguments {
     /// Minutes of a soak, which runs only where it is asked for
     #[arg(long, default_value_t = 60)]
     minutes: u64,
-    /// A setting of our services, as often as wanted: publisher.RELAY__IN_FLIGHT_MAX=8000
+    /// A setting of our services or of Postgres, as often as wanted: publisher.RELAY__IN_FLIGHT_MAX=8000
     #[arg(long = "set", value_name = "SERVICE.SETTING=VALUE")]
     tuned: Vec<Tuned>,
     /// A short run that fails where a measure is out of its bounds, for CI
@@ -116,6 +116,7 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<()> {
         claims: arguments.claims,
         backlog: arguments.backlog,
         minutes: arguments.minutes,
+        instances: !arguments.guard,
         only: arguments.only.clone(),
         before: arguments.before.clone(),
     };

@@ -44,6 +44,8 @@ pub struct Asked {
     pub backlog: u64,
     /// Minutes of a soak.
     pub minutes: u64,
+    /// Whether two instances of each service are measured beside one, from topic to topic.
+    pub instances: bool,
     /// Only contestants whose name holds this, or one of these, with `|` between them.
     pub only: String,
     /// Where the services lie as they were before a change, to be measured beside those of now.

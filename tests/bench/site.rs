@@ -26,7 +26,8 @@ const POSTGRES: [(&str, &str); 8] = [
     ("jit", "off"),
 ];
 
-/// A setting that the services of a run have beside their defaults: `publisher.RELAY__IN_FLIGHT_MAX=8000`.
+/// A setting that a service or Postgres has in a run: `publisher.RELAY__IN_FLIGHT_MAX=8000`,
+/// `postgres.shared_buffers=6GB`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tuned {
     service: String,
@@ -43,12 +44,18 @@ impl FromStr for Tuned {
             Some((service, setting, value))
         });
         match parts {
-            Some((service @ ("publisher" | "triage"), setting, value)) if !setting.is_empty() => Ok(Self {
-                service: service.to_owned(),
-                setting: setting.to_owned(),
-                value: value.to_owned(),
-            }),
-            _ => Err("it must read like publisher.RELAY__IN_FLIGHT_MAX=8000 or triage.INTAKE__WORKERS=2".to_owned()),
+            Some((service @ ("publisher" | "triage" | "postgres"), setting, value)) if !setting.is_empty() => {
+                Ok(Self {
+                    service: service.to_owned(),
+                    setting: setting.to_owned(),
+                    value: value.to_owned(),
+                })
+            }
+            _ => Err(
+                "it must read like publisher.RELAY__IN_FLIGHT_MAX=8000, triage.INTAKE__WORKERS=2 or \
+                 postgres.shared_buffers=6GB"
+                    .to_owned(),
+            ),
         }
     }
 }
@@ -74,7 +81,7 @@ pub struct Account {
 }
 
 impl Site {
-    /// Starts the servers that `STACK` names, for services with these settings.
+    /// Starts the servers that `STACK` names, with these settings of services and Postgres.
     ///
     /// # Errors
     /// If one does not start.
@@ -84,7 +91,10 @@ impl Site {
             routes: 0,
             ..KafkaOptions::default()
         };
-        let stack = Stack::start("bench", &kafka, &POSTGRES).await?;
+        let asked = tuned.iter().filter(|tuned| tuned.service == "postgres");
+        let asked = asked.map(|tuned| (&*tuned.setting, &*tuned.value));
+        let postgres: Vec<(&str, &str)> = POSTGRES.into_iter().chain(asked).collect(); // the later one counts
+        let stack = Stack::start("bench", &kafka, &postgres).await?;
         let database = stack.empty_database("watch").await?;
         let mut watcher = database.connect().await?;
         sqlx::raw_sql("create extension if not exists pg_stat_statements")

@@ -19,7 +19,8 @@ use crate::site::{PARTITIONS, Site};
 use crate::table::Bound;
 
 const OURS: &str = "triage-service and outbox-publisher";
-const TWO: &str = "two instances of each";
+/// Both with the input filled once each has its share, so that no start is measured.
+const INSTANCES: [&str; 2] = ["one instance of each", "two instances of each"];
 const BEFORE: &str = "both services before";
 const SQL: &str = "limit: the SQL of both";
 const PRODUCER: &str = "limit: a producer of the outcomes";
@@ -50,10 +51,11 @@ pub async fn measure(site: &Site, asked: &Asked) -> anyhow::Result<Found> {
             least.push(least::log_bytes(&ours.scene.database, asked.rows).await?);
         }
         ours.scene.remove(site).await?;
-        if asked.wants(TWO) {
-            let two = rounds_of(site, asked.rows, None, 2).await.context(TWO)?;
-            found.heats.add(TWO, two.course);
-            two.scene.remove(site).await?;
+        for (instances, name) in (1..).zip(INSTANCES) {
+            if asked.instances && asked.wants(name) {
+                let course = shared(site, asked.rows, instances).await.context(name)?;
+                found.heats.add(name, course);
+            }
         }
         if let Some(folder) = &asked.before {
             let before = round(site, asked.rows, Some(folder)).await.context(BEFORE)?;
@@ -102,7 +104,7 @@ fn judge(found: &mut Found, triage: Vec<f64>, publisher: Vec<f64>, counted: &[Co
     found.row(
         "end to end, two instances of each against one",
         "",
-        found.heats.rates(TWO, OURS),
+        found.heats.rates(INSTANCES[1], INSTANCES[0]),
         Some(AtLeast(0.95)),
         "",
     );
@@ -138,13 +140,7 @@ pub(super) struct Round {
     pub(super) scene: Scene,
 }
 
-/// From topic to topic by one instance of each service.
 pub(super) async fn round(site: &Site, rows: u64, built_in: Option<&Path>) -> anyhow::Result<Round> {
-    rounds_of(site, rows, built_in, 1).await
-}
-
-async fn rounds_of(site: &Site, rows: u64, built_in: Option<&Path>, instances: usize) -> anyhow::Result<Round> {
-    const NAMES: [(&str, &str); 2] = [("triage", "publisher"), ("triage-2", "publisher-2")];
     let scene = Scene::new(site).await?;
     scene.fill(site, rows, Ids::Mixed).await?;
     let ends = Ends::new(&site.stack.brokers(), &scene.output, PARTITIONS)?;
@@ -154,42 +150,15 @@ async fn rounds_of(site: &Site, rows: u64, built_in: Option<&Path>, instances: u
         Some(folder) => service.built_in(folder),
         None => service,
     };
-    let (mut triages, mut publishers) = (Vec::new(), Vec::new());
-    for (_, publisher) in &NAMES[..instances] {
-        publishers.push(built(site.publisher(publisher, &scene.database)).start().await?);
-    }
-    for publisher in &publishers {
-        until_it_holds(publisher, BUCKETS / instances as f64).await?;
-    }
-    for (triage, _) in &NAMES[..instances] {
-        triages.push(built(scene.triage_named(triage, site)).start().await?);
-    }
-    if instances > 1 {
-        // What they do before each has its share is not what two of them do.
-        let share = f64::from(PARTITIONS) / instances as f64;
-        for triage in &triages {
-            triage
-                .until_metric("triage_assigned_partitions", SOON, |held| held == share)
-                .await?;
-        }
-    }
-    let all: Vec<&Running> = triages.iter().chain(&publishers).collect();
-    let is_settled = async || {
-        let mut sum = 0;
-        for publisher in &publishers {
-            sum += settled(publisher).await?;
-        }
-        Ok(sum >= rows)
-    };
-    let mut course = watch(site, &all, rows, async || ends.sum(), is_settled).await?;
+    let publisher = built(site.publisher("publisher", &scene.database)).start().await?;
+    until_it_holds_all(&publisher).await?;
+    let triage = built(scene.triage(site)).start().await?;
+    let is_settled = async || Ok(settled(&publisher).await? >= rows);
+    let mut course = watch(site, &[&triage, &publisher], rows, async || ends.sum(), is_settled).await?;
     course.wal_bytes = site.log_since(log_before, rows).await?;
-    let (triage_resident, publisher_resident) = (resident_peak(&triages[0])?, resident_peak(&publishers[0])?);
-    for triage in triages {
-        expect_code("triage-service", triage.terminate(SOON).await?, 0)?;
-    }
-    for publisher in publishers {
-        expect_code("outbox-publisher", publisher.terminate(SOON).await?, 0)?;
-    }
+    let (triage_resident, publisher_resident) = (resident_peak(&triage)?, resident_peak(&publisher)?);
+    expect_code("triage-service", triage.terminate(SOON).await?, 0)?;
+    expect_code("outbox-publisher", publisher.terminate(SOON).await?, 0)?;
     let counted = before.until_now(site, &scene.database, rows).await?;
     reconcile(site, &scene.database, &scene.settings()).await?;
     Ok(Round {
@@ -199,6 +168,43 @@ async fn rounds_of(site: &Site, rows: u64, built_in: Option<&Path>, instances: u
         publisher_resident,
         scene,
     })
+}
+
+/// What so many instances of each make of an input that is filled when each of them has its share.
+async fn shared(site: &Site, rows: u64, instances: usize) -> anyhow::Result<Course> {
+    const NAMES: [(&str, &str); 2] = [("triage", "publisher"), ("triage-2", "publisher-2")];
+    let scene = Scene::new(site).await?;
+    let ends = Ends::new(&site.stack.brokers(), &scene.output, PARTITIONS)?;
+    let (mut triages, mut publishers) = (Vec::new(), Vec::new());
+    for (triage, publisher) in &NAMES[..instances] {
+        triages.push(scene.triage_named(triage, site).start().await?);
+        publishers.push(site.publisher(publisher, &scene.database).start().await?);
+    }
+    let share = |all: f64| all / instances as f64;
+    for (triage, publisher) in triages.iter().zip(&publishers) {
+        let partitions = share(PARTITIONS.into());
+        triage
+            .until_metric("triage_assigned_partitions", SOON, |held| held == partitions)
+            .await?;
+        until_it_holds(publisher, share(BUCKETS)).await?;
+    }
+    let all: Vec<&Running> = triages.iter().chain(&publishers).collect();
+    let is_settled = async || {
+        let mut sum = 0;
+        for publisher in &publishers {
+            sum += settled(publisher).await?;
+        }
+        Ok(sum >= rows)
+    };
+    let work = watch(site, &all, rows, async || ends.sum(), is_settled);
+    let (course, ()) = tokio::try_join!(work, scene.fill(site, rows, Ids::Mixed))?;
+    drop(all);
+    for running in triages.into_iter().chain(publishers) {
+        expect_code("a service", running.terminate(SOON).await?, 0)?;
+    }
+    reconcile(site, &scene.database, &scene.settings()).await?;
+    scene.remove(site).await?;
+    Ok(course)
 }
 
 pub(super) async fn until_it_holds_all(publisher: &Running) -> anyhow::Result<()> {

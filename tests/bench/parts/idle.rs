@@ -109,7 +109,7 @@ async fn look(site: &Site, all: &[(&str, &Running, &Database); 2], seen: &mut [S
     for (((_, running, database), seen), (used, woken, statements)) in all.iter().zip(seen).zip(before) {
         let seconds = began.elapsed().as_secs_f64();
         let used = (cpu::used_by(running.pid())? - used).as_secs_f64();
-        let woken = (cpu::wakeups(running.pid())? - woken).max(1) as f64;
+        let woken = cpu::wakeups(running.pid())?.saturating_sub(woken).max(1) as f64;
         seen.cpu.push(used / seconds * 100.0);
         seen.wakeups.push(woken / seconds);
         seen.cpu_of_wakeup.push(used * 1e6 / woken);

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use harness::feed::Writer;
 use harness::input::{Ids, Inputs};
 use harness::process::expect_code;
@@ -184,12 +184,19 @@ struct Written {
 /// What these processes and the servers use for what comes to a topic once the rate counts and while it is held.
 async fn costs(site: &Site, topic: &str, pids: &[u32], counts_from: Instant) -> anyhow::Result<Course> {
     const EDGE: Duration = Duration::from_millis(500);
-    let ends = Ends::new(&site.stack.brokers(), topic, PARTITIONS)?;
+    let ends = Arc::new(Ends::new(&site.stack.brokers(), topic, PARTITIONS)?);
+    let there = async || {
+        let ends = Arc::clone(&ends);
+        // Whoever writes must not wait for this.
+        let sum = tokio::task::spawn_blocking(move || ends.sum()).await;
+        sum.context("the look at a topic's ends panicked")?
+    };
     tokio::time::sleep_until(counts_from.into()).await;
-    let (then, there) = (Moment::now(site, pids).await?, ends.sum()?);
+    let (then, before) = (Moment::now(site, pids).await?, there().await?);
     tokio::time::sleep_until((counts_from + LASTS - EDGE).into()).await;
-    let (now, come) = (Moment::now(site, pids).await?, ends.sum()?);
-    Ok(then.until(now.at(), &now, come.saturating_sub(there).max(1)))
+    let (now, come) = (Moment::now(site, pids).await?, there().await?);
+    ensure!(come > before, "nothing came to {topic} while the rate was held");
+    Ok(then.until(now.at(), &now, come - before))
 }
 
 /// Rows written at a rate by the library, published: from the commit, and from when they were due.
@@ -288,16 +295,14 @@ async fn decided(site: &Site, rate: u64, warm: Duration) -> anyhow::Result<(Hist
     let triage = scene.triage(site).start().await?;
     triage.ready(SOON).await?;
     let records = records(rate, warm + LASTS)?;
-    let writer = Writer::new(&site.stack.brokers(), &scene.input)?;
+    let writer = Writer::gathering(&site.stack.brokers(), &scene.input)?;
     let calendar = Calendar::new()?;
     let began = Instant::now();
     let send = async {
         let mut due_at = HashMap::with_capacity(records.len());
         for ((id, record), offset) in records.iter().zip(OpenLoop::new(rate, warm + LASTS)) {
             let due = began + offset;
-            if due > Instant::now() {
-                tokio::time::sleep_until(due.into()).await;
-            }
+            tokio::time::sleep_until(due.into()).await; // gives way to the looks even if it is late
             writer.send(record)?;
             due_at.insert(*id, due);
         }

@@ -75,7 +75,7 @@ fn feed(
     rate: u64,
     lasts: Duration,
 ) -> anyhow::Result<tokio::task::JoinHandle<anyhow::Result<u64>>> {
-    let writer = Writer::new(&site.stack.brokers(), &scene.input)?;
+    let writer = Writer::gathering(&site.stack.brokers(), &scene.input)?;
     let now = shared::clock::unix_millis();
     Ok(tokio::task::spawn_blocking(move || {
         let (began, mut written) = (Instant::now(), 0);
@@ -106,9 +106,8 @@ async fn minutes(
     tokio::time::sleep(WARM).await;
     let (mut then, mut there) = (Moment::now(site, &pids).await?, ends.sum()?);
     let mut resident = Vec::new();
-    let held = count / HELD_PART;
-    let held = count / 2..count / 2 + held;
-    let before_held = held.start.saturating_sub(held.end - held.start)..held.start;
+    let (middle, long) = (count / 2, count / HELD_PART);
+    let (before_held, held) = (middle - long..middle, middle..middle + long);
     let mut snapshot = None;
     for minute in 0..count {
         if minute == held.start && !held.is_empty() {
@@ -146,7 +145,7 @@ fn judge(found: &mut Found, resident: &[Resident]) {
         "",
         share,
         Some(Bound::AtLeast(0.97)),
-        "REPEATABLE READ, a sixth of the minutes, each against one just before",
+        "REPEATABLE READ, held for a sixth of the minutes, each against one of those before",
     );
     let mut against_first = |what: &str, of: fn(&Course) -> Option<f64>| {
         let values = found.heats.each(NAME, of);
