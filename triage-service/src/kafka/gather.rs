@@ -77,9 +77,10 @@ impl Gatherer {
             }
             wait = whole_millis(self.due.saturating_duration_since(Instant::now()));
         }
-        self.due = Instant::now();
-        if taken < self.chunk_records {
-            self.due += pace.apart();
+        // A wait for nothing puts off nobody.
+        if taken > 0 {
+            let is_full = taken == self.chunk_records;
+            self.due = Instant::now() + if is_full { Duration::ZERO } else { pace.apart() };
         }
         true
     }
@@ -124,6 +125,7 @@ mod tests {
         assert_eq!(taken(&mut gatherer, &pace, source(0)), 1, "the first waits for nobody");
         assert_eq!(taken(&mut gatherer, &pace, source(7)), 7, "what is at hand");
         pace.committed(LONG);
+        assert_eq!(taken(&mut gatherer, &pace, |_| Asked::Nothing), 0);
         assert_eq!(taken(&mut gatherer, &pace, source(0)), 1, "after a quiet moment");
         assert_eq!(
             taken(&mut gatherer, &pace, source(7)),
