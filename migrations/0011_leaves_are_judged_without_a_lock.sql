@@ -26,7 +26,7 @@ begin
         return null;
     end if;
     leaf := format('outbox_events_%s', lpad(oldest.lower_id::text, 12, '0'));
-    -- The newest of each bucket may be younger than what is found here, and none is older.
+    -- The leaf is at least as young as what is found here.
     execute format('select max(greatest(case when r.created_at <= clock_timestamp() then r.created_at end, '
                    '                    r.published_at, r.redriven_at)) '
                    '  from generate_series(0, 63) as b (bucket) cross join lateral '

@@ -14,8 +14,8 @@ const RANGE: std::ops::Range<u16> = 20_000..32_000;
 /// Ports that were given out: whoever got one may not listen there yet.
 static GIVEN: Mutex<Option<HashSet<u16>>> = Mutex::new(None);
 
-/// A port that nobody held a moment ago, and that this process has not given out before. The server that takes it is asked who it is (Kafka by its
-/// cluster id, Postgres by its data folder), since somebody else may have been quicker.
+/// A port that nobody held a moment ago, and that this process has not given out before. The server that takes it is
+/// asked who it is (Kafka by its cluster id, Postgres by its data folder), since somebody else may have been quicker.
 pub fn free() -> anyhow::Result<u16> {
     let mut random = rand::rng();
     for _ in 0..200 {

@@ -11,7 +11,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use crate::config::RetentionSettings;
 use crate::metrics::Metrics;
 
-/// A round that hangs is given up; scanning a whole leaf before it is dropped takes less.
+/// A round that hangs is given up; scanning a whole leaf twice before it is dropped takes less.
 const WAIT: Duration = Duration::from_secs(600);
 
 /// Maintains until it is dropped.
