@@ -36,9 +36,11 @@ impl Role {
                 ("session.timeout.ms", "10000"),
                 ("heartbeat.interval.ms", "1000"), // how long a second member's join stops the partitions it takes
                 ("partition.assignment.strategy", "cooperative-sticky"),
-                // What is fetched ahead is memory: enough for some hundredths of a second, and the next fetch as soon as some is gone.
-                ("queued.max.messages.kbytes", "2048"),
-                ("fetch.queue.backoff.ms", "10"),
+                // What is fetched ahead is memory: enough for a few tenths of a second, and the next fetch as soon as some
+                // is gone. The client's own second of backoff stands still whenever the queue was full.
+                ("queued.min.messages", "20000"),
+                ("queued.max.messages.kbytes", "6144"),
+                ("fetch.queue.backoff.ms", "2"),
                 ("max.partition.fetch.bytes", "262144"), // a larger record comes alone
                 ("fetch.max.bytes", "8388608"),
             ],

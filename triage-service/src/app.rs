@@ -203,11 +203,8 @@ fn consumer_options(settings: &Settings) -> ConsumerOptions {
 fn client(settings: &Settings) -> ClientConfig {
     let mut client = client_config(&settings.kafka, Role::Consumer);
     let suited = [
-        ("fetch.queue.backoff.ms", "2"), // the default of a second stands still whenever the queue was full
         ("fetch.wait.max.ms", "100"), // an empty partition is asked for again so often, and a resumed one waits so long
-        ("queued.min.messages", "20000"),
-        ("queued.max.messages.kbytes", "16384"),
-        ("check.crcs", "false"), // TCP and the broker have checked; it costs a tenth of the client's time
+        ("check.crcs", "false"),      // TCP and the broker have checked; it costs a tenth of the client's time
         ("statistics.interval.ms", STATISTICS_INTERVAL_MS), // lag and the state of brokers
     ];
     for (name, value) in suited {
