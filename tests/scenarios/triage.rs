@@ -5,6 +5,7 @@
 //! | [`claiming`] | which records are one event, and what becomes of another body |
 //! | [`conformance`] | that the inbox keeps to its port, case by case as the simulated one does |
 //! | [`dead_letters`] | what is set aside, byte for byte, and the way back |
+//! | [`gathering`] | records that come one by one share transactions |
 //! | [`hostile`] | records that nobody should write |
 //! | [`crashing`] | ends of a transaction that nobody has seen |
 //! | [`rebalancing`] | partitions that move, from the living and from the dead |
@@ -19,6 +20,7 @@ mod claiming;
 mod conformance;
 mod crashing;
 mod dead_letters;
+mod gathering;
 mod hostile;
 mod leaves;
 mod outages;
