@@ -72,7 +72,9 @@ impl Gatherer {
         while taken < self.chunk_records {
             match ask(wait) {
                 Asked::Taken => taken += 1,
-                Asked::Nothing => break,
+                Asked::Nothing if taken == 0 || wait.is_zero() => break,
+                // Not yet time: it was an event, such as that offsets are committed, which ends a wait early.
+                Asked::Nothing => {}
                 Asked::Failed => return false,
             }
             wait = whole_millis(self.due.saturating_duration_since(Instant::now()));
@@ -132,6 +134,20 @@ mod tests {
             500,
             "and all that come until it is time"
         );
+    }
+
+    #[test]
+    fn an_event_of_the_client_ends_no_wait_for_records() {
+        let pace = Pace::new(LONG);
+        let mut gatherer = Gatherer::new(500, LONG);
+        pace.committed(LONG);
+        assert_eq!(taken(&mut gatherer, &pace, source(0)), 1);
+        let mut is_record = false;
+        let by_turns = |_| {
+            is_record = !is_record;
+            if is_record { Asked::Taken } else { Asked::Nothing }
+        };
+        assert_eq!(taken(&mut gatherer, &pace, by_turns), 500);
     }
 
     #[test]
