@@ -50,11 +50,14 @@ pub fn logs() -> anyhow::Result<PathBuf> {
     Ok(LOGS.get_or_init(|| folder).clone())
 }
 
+/// Where servers have their data: in `CLAIMFIRST_DATA`, for machines whose temporary folder is small, or there.
+pub fn data_root() -> PathBuf {
+    std::env::var_os("CLAIMFIRST_DATA").map_or_else(std::env::temp_dir, PathBuf::from)
+}
+
 /// A new, empty folder for a server's data that anybody may enter, since Postgres runs as another user.
-///
-/// It lies in `CLAIMFIRST_DATA` where that is set, for machines whose temporary folder is small.
 pub fn data(name: &str) -> anyhow::Result<PathBuf> {
-    let root = std::env::var_os("CLAIMFIRST_DATA").map_or_else(std::env::temp_dir, PathBuf::from);
+    let root = data_root();
     let folder = tempfile::Builder::new()
         .prefix(&format!("claimfirst-{name}-"))
         .tempdir_in(&root)

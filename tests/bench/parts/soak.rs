@@ -1,13 +1,14 @@
 //! Whether the last minute of a long run costs what the first one did, and takes as much memory.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use harness::Running;
 use harness::feed::Writer;
 use harness::input::{Ids, Inputs};
 use harness::process::expect_code;
 use harness::wait::{self, Seen};
+use harness::{Running, folders};
 
 use super::end_to_end::{self, until_it_holds_all};
 use super::scene::Scene;
@@ -19,9 +20,12 @@ use crate::open_loop::OpenLoop;
 use crate::site::{PARTITIONS, Site};
 use crate::table::Bound;
 
-/// Events come at so small a part of the rate that was measured just before: those of an hour are to find room on the
-/// disk, and a machine that slows down is to keep up.
+/// Events come at so small a part of the rate that was measured just before: a machine that slows down is to keep up.
 const PART_OF_MOST: u64 = 6;
+/// What an event takes of the disk: its rows 3.7 KB, its two records 0.9, and the proof's temporary tables.
+const EVENT_BYTES: u64 = 6_000;
+/// What the log takes of it (`max_wal_size`), with something to spare.
+const LOG_BYTES: u64 = 18_000_000_000;
 /// In the middle a snapshot is held for so small a part of the minutes: ten of an hour.
 const HELD_PART: u64 = 6;
 /// What a row of the report looks at.
@@ -42,7 +46,10 @@ const BEFORE_HELD: &str = "a minute of the soak before that";
 pub async fn measure(site: &Site, asked: &Asked) -> anyhow::Result<Found> {
     let before = end_to_end::round(site, asked.rows, None).await?;
     before.scene.remove(site).await?;
-    let rate = (before.course.per_second as u64 / PART_OF_MOST).max(1);
+    let most = before.course.per_second as u64 / PART_OF_MOST;
+    let events = free_bytes()?.saturating_sub(LOG_BYTES) / EVENT_BYTES;
+    let rate = most.min(events / (60 * (asked.minutes + 1)));
+    ensure!(rate > 0, "the disk has no room for {} minutes", asked.minutes);
     println!("  {rate} events a second for {} minutes", asked.minutes);
 
     let scene = Scene::new(site).await?;
@@ -66,6 +73,22 @@ pub async fn measure(site: &Site, asked: &Asked) -> anyhow::Result<Found> {
     scene.remove(site).await?;
     judge(&mut found, &resident);
     Ok(found)
+}
+
+/// Room on the disk that takes the servers' data.
+fn free_bytes() -> anyhow::Result<u64> {
+    let said = Command::new("df")
+        .arg("-Pk")
+        .arg(folders::data_root())
+        .output()
+        .context("run df")?;
+    let said = String::from_utf8(said.stdout).context("what df said")?;
+    let free = said.lines().nth(1).and_then(|line| line.split_whitespace().nth(3));
+    let kilobytes: u64 = free
+        .with_context(|| format!("df said: {said}"))?
+        .parse()
+        .context("what df said")?;
+    Ok(kilobytes * 1_024)
 }
 
 /// Events at a rate that waits for nobody, from a thread of their own; how many there were.
@@ -128,10 +151,15 @@ async fn minutes(
                 found.heats.add(name, course);
             }
         }
-        resident.push([
+        let both = [
             triage.resident_bytes()? as f64 / 1e6,
             publisher.resident_bytes()? as f64 / 1e6,
-        ]);
+        ];
+        println!(
+            "      resident: triage-service {:.1} MB, outbox-publisher {:.1} MB",
+            both[0], both[1]
+        );
+        resident.push(both);
         (then, there) = (now, come);
     }
     Ok(resident)
