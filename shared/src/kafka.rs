@@ -10,7 +10,7 @@ use rdkafka::ClientConfig;
 
 use crate::config::KafkaSettings;
 
-pub use brokers::{BrokerWatch, FORGOTTEN, Finding, STATISTICS_INTERVAL_MS};
+pub use brokers::{BrokerWatch, FORGOTTEN, Finding, STATISTICS_INTERVAL_MS, remind};
 pub(crate) use forbidden::check_properties;
 pub use log::log;
 pub use topics::{TopicError, TopicSpec, ensure_topics, is_topic_name, topic_limits};

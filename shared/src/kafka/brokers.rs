@@ -8,9 +8,12 @@
 //! Another trouble that it does not tell: where a network swallows packets, a connection on which nothing
 //! is due looks alive.
 
+use std::ffi::CString;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use rdkafka::bindings;
+use rdkafka::client::{Client, ClientContext};
 use rdkafka::statistics::Statistics;
 
 /// How often a client that is watched tells its statistics, in milliseconds (`statistics.interval.ms`).
@@ -28,7 +31,7 @@ pub enum Finding {
     Well,
     /// In so long no broker has answered, though one owes an answer or none is connected.
     Silent(Duration),
-    /// No broker is known, and none will ever be: only a new client helps.
+    /// No broker is known, and the client will find none by itself: see [`remind`].
     Forgotten,
 }
 
@@ -93,6 +96,22 @@ impl BrokerWatch {
         *last = Some(now);
         finding
     }
+}
+
+/// Tells a client that has forgotten every broker those of `bootstrap.servers` again, and whether it took any:
+/// it connects within a second, and learns the others from them. Does not wait, neither for a name nor for a broker.
+///
+/// The library keeps the text once more with each call, so this is for a client for which [`Finding::Forgotten`]
+/// holds. Source: `rd_kafka_brokers_add` in its `rdkafka.h`.
+#[expect(unsafe_code, reason = "the client has no safe function that adds a broker")]
+pub fn remind<C: ClientContext>(client: &Client<C>, bootstrap_servers: &str) -> bool {
+    let Ok(brokers) = CString::new(bootstrap_servers) else {
+        return false;
+    };
+    // SAFETY: the handle lives as long as `client`, the function may be called from any thread, and it copies the
+    // text.
+    let added = unsafe { bindings::rd_kafka_brokers_add(client.native_ptr(), brokers.as_ptr()) };
+    added > 0
 }
 
 #[cfg(test)]

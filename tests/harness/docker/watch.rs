@@ -4,6 +4,9 @@
 //! tests say then (a time-out here, a refused connection there) is not the reason. This is.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::io::Write;
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::Context;
@@ -17,6 +20,9 @@ use super::run;
 
 /// Containers that tests hold, by id.
 static HELD: Mutex<BTreeMap<String, Watched>> = Mutex::new(BTreeMap::new());
+
+/// Lines of its log that are shown of a container that has ended unasked.
+const LINES_SHOWN: usize = 40;
 
 #[derive(Debug)]
 struct Watched {
@@ -96,11 +102,23 @@ fn judge(event: &EventMessage) {
         code,
         out_of_memory: false,
     };
-    let logs = crate::folders::logs().unwrap_or_default();
-    eprintln!(
+    let log = crate::folders::logs().unwrap_or_default().join(format!("{name}.log"));
+    // Not by `eprintln!`: the listener was started by a test, so what it prints is kept with what that test has
+    // printed, and nobody sees either once the process is gone.
+    let _ = writeln!(
+        std::io::stderr(),
         "\ncontainer {name} has ended ({end}), and no test has asked for that. The tests that stood on it have \
-         nothing to say, so the run ends here; its log is {}",
-        logs.join(format!("{name}.log")).display()
+         nothing to say, so the run ends here. The last lines of {}:\n{}",
+        log.display(),
+        last_lines(&log)
     );
     std::process::exit(1);
+}
+
+/// What it has said at its end, which the machine that ran it may take with it.
+fn last_lines(log: &Path) -> String {
+    let log = fs::read(log).unwrap_or_default();
+    let log = String::from_utf8_lossy(&log);
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(LINES_SHOWN)..].join("\n")
 }

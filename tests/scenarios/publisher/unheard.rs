@@ -11,7 +11,7 @@ use rdkafka::client::ClientContext;
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
 use rdkafka::statistics::Statistics;
-use shared::kafka::{BrokerWatch, FORGOTTEN, Finding};
+use shared::kafka::{BrokerWatch, FORGOTTEN, Finding, remind};
 
 use crate::publisher::{Load, Outbox, SOON, until_readiness};
 
@@ -79,6 +79,10 @@ async fn a_bare_client_that_forgot_every_broker_stands_still_for_ever() -> anyho
     }
     assert_eq!(proxy.connections(), connections);
     assert!(client.context().has_forgotten.load(Ordering::SeqCst));
+
+    // and: what a consumer does about it
+    assert!(remind(client.client(), &proxy.address()));
+    asked(SOON)?;
     Ok(())
 }
 

@@ -18,7 +18,7 @@ use rdkafka::message::{BorrowedMessage, Headers as _, Message};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use shared::headers::Headers;
 use shared::health::Health;
-use shared::kafka::BrokerWatch;
+use shared::kafka::{BrokerWatch, FORGOTTEN, remind};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
@@ -85,6 +85,7 @@ impl Consumer {
             health,
             was_apart: AtomicBool::new(false),
             brokers: BrokerWatch::default(),
+            has_forgotten: AtomicBool::new(false),
             metrics,
         };
         let client: Arc<BaseConsumer<Context>> = Arc::new(options.client.create_with_context(context)?);
@@ -152,6 +153,9 @@ impl Poller {
                 return;
             }
             self.client.context().hand_over();
+            if self.client.context().has_forgotten.swap(false, Ordering::Relaxed) && !self.remind() {
+                return;
+            }
         }
         match self.client.commit_consumer_state(CommitMode::Sync) {
             Ok(()) | Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)) => {}
@@ -175,6 +179,18 @@ impl Poller {
             }
             None => Asked::Nothing,
         }
+    }
+
+    /// Whether a client that forgot every broker knows some again. A consumer made anew in this process would read
+    /// beside the old one's batches, with assignments of its own; this one keeps its membership, if it is in time.
+    fn remind(&self) -> bool {
+        let bootstrap = self.options.client.get("bootstrap.servers").unwrap_or_default();
+        if remind(self.client.client(), bootstrap) {
+            warn!("{FORGOTTEN}: told it of {bootstrap} again");
+            return true;
+        }
+        self.client.context().tell(Arrival::Failed(FORGOTTEN.to_owned()));
+        false
     }
 
     /// Whether the client goes on after an error. Each kind is logged once until a record comes.

@@ -38,6 +38,8 @@ pub(super) struct Context {
     /// The last statistics found the group's coordinator away.
     pub(super) was_apart: AtomicBool,
     pub(super) brokers: BrokerWatch,
+    /// The last statistics found that the client has forgotten every broker.
+    pub(super) has_forgotten: AtomicBool,
     pub(super) metrics: Metrics,
 }
 
@@ -200,13 +202,10 @@ impl ClientContext for Context {
         }
     }
 
-    /// A client that forgot its brokers ends the service, as a fatal one does, and the restart brings both back.
-    /// A consumer made anew in this process would read beside the old one's batches, with assignments of its
-    /// own; that a process dies is what every rule of claims and offsets is made for.
     fn stats(&self, statistics: Statistics) {
         if self.brokers.see(&statistics) == Finding::Forgotten {
             self.health.not_ready(PART_KAFKA, FORGOTTEN);
-            self.tell(Arrival::Failed(FORGOTTEN.to_owned()));
+            self.has_forgotten.store(true, Ordering::Relaxed); // the client is not at hand here
             return;
         }
         let is_up = statistics.brokers.values().any(|broker| broker.state == "UP");
